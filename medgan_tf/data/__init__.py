@@ -1,0 +1,1 @@
+"""From files of patients to batches of 256 x 256 pairs."""

@@ -1,0 +1,173 @@
+"""Which files belong together: a CSV manifest or two glob patterns."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import pathlib
+
+from medgan_tf import errors
+
+COLUMNS = ("patient", "source", "target")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The files of one study of a patient.
+
+    Attributes:
+      patient: the unit of the split.
+      source: path of the source volume; None: simulated from the target.
+      target: path of the target volume.
+    """
+
+    patient: str
+    source: pathlib.Path | None
+    target: pathlib.Path
+
+
+def read_csv(path: str | os.PathLike) -> list[Pair]:
+    """Reads a manifest with the columns patient, source and target.
+
+    Paths are relative to the manifest's own folder. An empty source is
+    simulated from the target.
+
+    Raises:
+      DataError: no such file, a column is missing, a field is empty, a file
+        is named twice, or a path lies in the folder of another patient.
+    """
+    path = pathlib.Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = tuple(reader.fieldnames or ())
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise errors.DataError(
+            f"Manifest {path} cannot be read ({error}); expected a CSV file "
+            f"with the columns {','.join(COLUMNS)}."
+        ) from error
+    if missing := [name for name in COLUMNS if name not in columns]:
+        raise errors.DataError(
+            f"Manifest {path} has the columns {','.join(columns) or 'none'}; "
+            f"{','.join(missing)} missing: its first line must be "
+            f"{','.join(COLUMNS)}."
+        )
+    pairs = []
+    for number, row in enumerate(rows, start=2):
+        patient, source, target = (
+            (row[name] or "").strip() for name in COLUMNS
+        )
+        if not patient or not target:
+            raise errors.DataError(
+                f"Manifest {path}, line {number}: patient and target must not "
+                f"be empty, got {row['patient']!r} and {row['target']!r}."
+            )
+        pairs.append(
+            Pair(
+                patient,
+                path.parent / source if source else None,
+                path.parent / target,
+            )
+        )
+    return _checked(pairs, str(path))
+
+
+def match_globs(
+    input_dir: str | os.PathLike, source: str | None, target: str
+) -> list[Pair]:
+    """Pairs files by two patterns such as "*/MR_T1_image.nii.gz".
+
+    The patient is the first folder of a match below `input_dir`, or the
+    file's name where there is none.
+
+    Args:
+      input_dir: folder that the patterns are relative to.
+      source: pattern of the source volumes; None: simulated from the target.
+      target: pattern of the target volumes.
+
+    Raises:
+      DataError: no folder, no match, a patient with only one of the two, or
+        with several.
+    """
+    folder = pathlib.Path(input_dir)
+    if not folder.is_dir():
+        raise errors.DataError(
+            f"--input_dir={input_dir} is not a folder; give the one that "
+            "holds the patients' folders."
+        )
+    targets = _by_patient(folder, target)
+    if source is None:
+        pairs = [Pair(patient, None, path) for patient, path in targets.items()]
+        return _checked(pairs, str(folder))
+    sources = _by_patient(folder, source)
+    if alone := sorted(sources.keys() ^ targets.keys()):
+        has, lacks = (
+            (source, target) if alone[0] in sources else (target, source)
+        )
+        raise errors.DataError(
+            f"Patient {alone[0]} has a file for {has} and none for {lacks}; "
+            "each patient needs both: complete it, narrow the pattern, or "
+            "write a --manifest."
+        )
+    pairs = [Pair(p, sources[p], targets[p]) for p in sources]
+    return _checked(pairs, str(folder))
+
+
+def _by_patient(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
+    try:
+        matches = sorted(folder.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise errors.DataError(
+            f"Pattern {pattern!r} is not usable ({error}); expected one "
+            "relative to --input_dir, such as */CT.nii.gz."
+        ) from error
+    if not matches:
+        raise errors.DataError(
+            f"No file in {folder} matches {pattern}; expected one for each "
+            "patient, such as */CT.nii.gz."
+        )
+    found = {}
+    for match in matches:
+        patient = match.relative_to(folder).parts[0]
+        if patient in found:
+            raise errors.DataError(
+                f"Patient {patient} has several files for {pattern}: "
+                f"{found[patient].name} and {match.name}; narrow the pattern "
+                "or write a --manifest."
+            )
+        found[patient] = match
+    return found
+
+
+def _checked(pairs: list[Pair], where: str) -> list[Pair]:
+    """Refuses what cannot be a cohort before any image is read."""
+    if not pairs:
+        raise errors.DataError(f"{where} names no patient; expected some.")
+    patients = {pair.patient for pair in pairs}
+    seen = {}
+    for pair in pairs:
+        for path in (pair.source, pair.target):
+            if path is None:
+                continue
+            resolved = path.resolve()
+            if resolved in seen:
+                raise errors.DataError(
+                    f"{where} names {path} twice, for {seen[resolved]} and "
+                    f"{pair.patient}; expected each file once."
+                )
+            seen[resolved] = pair.patient
+            others = patients.intersection(path.parts) - {pair.patient}
+            if others and pair.patient not in path.parts:
+                raise errors.DataError(
+                    f"{where} pairs patient {pair.patient} with {path}, which "
+                    f"lies in the folder of {min(others)}; expected files of "
+                    "one patient in a row."
+                )
+            if not path.exists():
+                raise errors.DataError(
+                    f"{path}, named in {where} for patient {pair.patient}, "
+                    "does not exist; check the path."
+                )
+    return pairs

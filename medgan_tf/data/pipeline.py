@@ -1,0 +1,140 @@
+"""Records become an endless stream of shuffled, jittered batches.
+
+The stream is a function of the seed and the step alone: order and jitter of
+step n are the same whether training came there in one go or was resumed, so
+the position in the data is the step number and nothing else need be saved.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from medgan_tf import errors
+from medgan_tf.data import records
+
+# Slices in the shuffle buffer; the shards already interleave the patients.
+SHUFFLE_BUFFER = 512
+
+
+def steps_per_epoch(dataset: records.Dataset, batch_size: int) -> int:
+    """Whole batches in one pass over the training slices.
+
+    Raises:
+      DataError: fewer training slices than one batch.
+    """
+    steps = dataset.num_slices("train") // batch_size
+    if not steps:
+        raise errors.DataError(
+            f"{dataset.folder} has {dataset.num_slices('train')} training "
+            f"slices, expected at least one batch of {batch_size}; prepare "
+            "more patients or lower --batch_size."
+        )
+    return steps
+
+
+def training_batches(
+    dataset: records.Dataset,
+    *,
+    batch_size: int = 1,
+    seed: int = 0,
+    jitter_size: int = 286,
+    flip: bool = True,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Batches of (source, target), float32 [B, 256, 256, C] in [-1, 1].
+
+    Args:
+      dataset: from `records.open_dataset`.
+      batch_size: slices per batch; the rest of an epoch that does not fill a
+        batch is left out of it.
+      seed: of order and jitter.
+      jitter_size: slices are enlarged to this side and cropped to their own
+        size at a random place (pix2pix-tensorflow: 286); their own size or
+        less: never.
+      flip: mirror half of the slices left to right.
+      first_step: where to go on.
+    """
+    steps = steps_per_epoch(dataset, batch_size)
+    files = dataset.shards("train")
+    size = dataset.info["slice_size"]
+    channels = dataset.info["source_channels"]
+
+    def epoch_records(epoch):
+        seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(files, seeds)
+        return (
+            tf.data.Dataset.from_tensor_slices(order)
+            .interleave(
+                lambda file: tf.data.TFRecordDataset(file, records.COMPRESSION),
+                cycle_length=len(files),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            .shuffle(
+                SHUFFLE_BUFFER,
+                seed=tf.random.stateless_uniform(
+                    [], seeds, None, None, tf.int64
+                ),
+                reshuffle_each_iteration=False,
+            )
+            .take(steps * batch_size)
+        )
+
+    def parse_and_jitter(index, record):
+        source, target = records.parse_images(record, size, channels)
+        images = tf.concat([source, target], axis=-1)
+        images = jitter(images, tf.stack([seed, index]), jitter_size, flip)
+        return images[..., :channels], images[..., channels:]
+
+    first_epoch, within = divmod(first_step, steps)
+    return (
+        tf.data.Dataset.range(first_epoch, tf.int64.max)
+        .flat_map(epoch_records)
+        .skip(within * batch_size)
+        .enumerate(first_step * batch_size)
+        .map(
+            parse_and_jitter,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def jitter(
+    images: tf.Tensor, seed: tf.Tensor, jitter_size: int, flip: bool
+) -> tf.Tensor:
+    """Shifts, enlarges and mirrors all channels of a slice alike.
+
+    pix2pix-tensorflow's augmentation, but enlarged bilinearly: its "area"
+    method repeats pixels when it enlarges.
+
+    Args:
+      images: [size, size, channels]; source and target together, so that
+        one draw serves both.
+      seed: int64 [2].
+      jitter_size: side after enlarging; the offset of the crop is uniform
+        over the whole numbers from 0 to jitter_size - size.
+      flip: whether to mirror left to right with probability 1/2.
+
+    Returns:
+      The same shape.
+    """
+    size = images.shape[0]
+    draws = tf.random.stateless_uniform([3], seed)
+    if flip:
+        images = tf.cond(
+            draws[0] < 0.5,
+            lambda: tf.reverse(images, axis=[1]),
+            lambda: images,
+        )
+    if jitter_size > size:
+        images = tf.image.resize(images, [jitter_size, jitter_size])
+        room = jitter_size - size + 1
+        offset = tf.cast(draws[1:] * tf.cast(room, tf.float32), tf.int32)
+        images = tf.slice(
+            images, [offset[0], offset[1], 0], [size, size, images.shape[-1]]
+        )
+        images = tf.ensure_shape(images, [size, size, images.shape[-1]])
+    return images

@@ -1,0 +1,58 @@
+"""A volume: voxel values together with where they are in the patient."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """Voxel values and their place in space.
+
+    Attributes:
+      array: float32 values, shape (X, Y, Z), in the physical unit of the
+        modality (HU, SUV, scanner units).
+      affine: float64, shape (4, 4): voxel index -> RAS+ millimetres, as in
+        nibabel.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+
+    def __post_init__(self):
+        if self.array.ndim != 3:
+            raise ValueError(
+                f"A Volume has 3 axes (X, Y, Z), got shape {self.array.shape}."
+            )
+        if np.shape(self.affine) != (4, 4):
+            raise ValueError(
+                f"An affine is a 4 x 4 matrix, got shape {np.shape(self.affine)}."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along X, Y and Z."""
+        return self.array.shape
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbouring voxels along each axis."""
+        return tuple(float(s) for s in nib.affines.voxel_sizes(self.affine))
+
+    @property
+    def orientation(self) -> str:
+        """Where each axis points, such as "LPS"."""
+        return "".join(nib.aff2axcodes(self.affine))
+
+    def same_grid(self, other: Volume, tolerance_mm: float = 1e-3) -> bool:
+        """Whether both volumes have the same voxels in the same places."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array(
+            [[0, 0, 0, 1], *(np.diag(self.shape + (1,))[:3] + [0, 0, 0, 1])]
+        )
+        difference = corners @ (self.affine - other.affine).T
+        return bool(np.abs(difference).max() <= tolerance_mm)

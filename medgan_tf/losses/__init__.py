@@ -1,0 +1,1 @@
+"""The loss terms of Equations 3 to 12."""

@@ -1,0 +1,1 @@
+"""The three networks: CasNet, the patch discriminator and VGG-19."""

@@ -1,0 +1,181 @@
+"""The frozen feature extractor: the front part of VGG-19.
+
+Section 2.3: features of a network pre-trained on photographs measure style
+and content. Built only as deep as the deepest layer in use, because the five
+blocks cost four times as much as a U-block.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from medgan_tf import errors
+
+# VGG-19 without its classifier: filters and number of convolutions per block.
+BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+LAYERS = tuple(
+    f"block{i}_conv{j}"
+    for i, (_, count) in enumerate(BLOCKS, start=1)
+    for j in range(1, count + 1)
+)
+# Means of blue, green and red (0..255) that the weights were trained with.
+BGR_MEANS = (103.939, 116.779, 123.68)
+
+
+class VGG19Features(keras.Model):
+    """Features of VGG-19 after the ReLU of the named layers.
+
+    Input [B, H, W, 1 or 3] in [-1, 1]; it is taken to 0..255 and, with one
+    channel, repeated; then the means are subtracted, in the order blue,
+    green, red that the weights know. Only this scale makes the paper's weight
+    of 1e-4 a reasonable one: content grows with its square, style with its
+    fourth power.
+
+    Returns a dict, layer name -> [B, h, w, filters].
+
+    Args:
+      layer_names: which layers, such as ("block1_conv1",); by default the
+        first convolution of each block, as in Section 2.3.
+      weights: "imagenet" (Keras downloads them once and checks their hash),
+        the path of an .npz with `block1_conv1__kernel` and so on or of
+        Keras's .h5 file, or "random" (seeded; for tests and demonstrations).
+      seed: of the random weights.
+      dtype: of weights and features, such as "bfloat16": frozen weights
+        need no float32 copy.
+
+    Raises:
+      ValueError: an unknown layer name.
+      errors.ArtefactError: weights missing from the file or of wrong shape.
+      errors.ResourceError: no file, or no network to fetch the weights.
+    """
+
+    def __init__(
+        self,
+        layer_names: tuple[str, ...] = tuple(
+            f"block{i}_conv1" for i in range(1, 6)
+        ),
+        weights: str = "random",
+        seed: int = 0,
+        name: str = "vgg19",
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=False)
+        unknown = sorted(set(layer_names) - set(LAYERS))
+        if unknown or not layer_names:
+            raise ValueError(
+                f"VGG-19 has the layers {', '.join(LAYERS)}; got "
+                f"{', '.join(unknown) or 'none'}."
+            )
+        self.layer_names = tuple(layer_names)
+        deepest = max(LAYERS.index(n) for n in layer_names)
+        self.convolutions = []
+        for index, layer_name in enumerate(LAYERS[: deepest + 1]):
+            self.convolutions.append(
+                keras.layers.Conv2D(
+                    BLOCKS[int(layer_name[5]) - 1][0],
+                    3,
+                    padding="same",
+                    activation="relu",
+                    kernel_initializer=keras.initializers.HeNormal(
+                        seed=seed + index
+                    ),
+                    trainable=False,
+                    name=layer_name,
+                    dtype=dtype,
+                )
+            )
+        self.pool = keras.layers.MaxPooling2D(2, name="pool", dtype=dtype)
+        self(tf.zeros([1, 32, 32, 1]))
+        _load(self.convolutions, weights)
+
+    def call(self, image):
+        x = (tf.cast(image, tf.float32) + 1.0) * 127.5
+        # [B, H, W, 1] -> [B, H, W, 3]; a colour image is RGB here, BGR there
+        x = tf.repeat(x, 3, axis=-1) if x.shape[-1] == 1 else x[..., ::-1]
+        x = tf.cast(x - tf.constant(BGR_MEANS), self.compute_dtype)
+        features = {}
+        for convolution in self.convolutions:
+            # Pooling stands between the blocks: 256 -> 128 -> 64 -> 32 -> 16
+            if convolution.name.endswith("_conv1") and (
+                convolution.name != LAYERS[0]
+            ):
+                x = self.pool(x)
+            x = convolution(x)
+            if convolution.name in self.layer_names:
+                features[convolution.name] = x
+        return features
+
+
+def _load(convolutions: list[keras.Layer], weights: str) -> None:
+    """Sets kernels and biases from what `weights` names."""
+    if weights == "random":
+        return
+    if weights == "imagenet":
+        stored = _imagenet(weights)
+    elif not pathlib.Path(weights).is_file():
+        raise errors.ResourceError(
+            f"VGG-19 weights: no file {weights}; give the path of an .npz or "
+            ".h5 file, imagenet (downloads them) or random (for trying out)."
+        )
+    elif weights.endswith(".h5"):
+        stored = _imagenet(weights)
+    else:
+        stored = _from_npz(weights)
+    missing = [c.name for c in convolutions if c.name not in stored]
+    if missing:
+        raise errors.ArtefactError(
+            f"VGG-19 weights: {weights} lacks {', '.join(missing)}; it has "
+            f"{', '.join(sorted(stored)) or 'no VGG-19 layer'}. Use "
+            "another file or name only layers that it has, with "
+            "--set=style_layers=... and --set=content_layers=..."
+        )
+    for convolution in convolutions:
+        kernel, bias = stored[convolution.name]
+        if (kernel.shape, bias.shape) != tuple(
+            tuple(w.shape) for w in convolution.weights
+        ):
+            raise errors.ArtefactError(
+                f"VGG-19 weights: {convolution.name} in {weights} has kernel "
+                f"{kernel.shape} and bias {bias.shape}, expected "
+                f"{tuple(convolution.kernel.shape)} and "
+                f"{tuple(convolution.bias.shape)}; it is not VGG-19's."
+            )
+        convolution.set_weights([kernel, bias])
+
+
+def _from_npz(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads `block1_conv1__kernel` and `block1_conv1__bias` pairs."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {
+                name: (arrays[f"{name}__kernel"], arrays[f"{name}__bias"])
+                for name in LAYERS
+                if f"{name}__kernel" in arrays and f"{name}__bias" in arrays
+            }
+    except (OSError, ValueError, EOFError) as error:
+        raise errors.ArtefactError(
+            f"VGG-19 weights: {path} is not a readable .npz file ({error}); "
+            "get it again."
+        ) from error
+
+
+def _imagenet(weights: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads Keras's own VGG-19, from its cache, the network or an .h5."""
+    try:
+        network = keras.applications.VGG19(include_top=False, weights=weights)
+    except Exception as error:
+        # Because urllib, h5py and Keras each raise classes of their own.
+        raise errors.ResourceError(
+            f"VGG-19 weights: {weights} could not be loaded "
+            f"({str(error).splitlines()[0]}). Three ways out: a machine with "
+            "network access (they are cached in ~/.keras/models), "
+            "--vgg_weights=FILE with the .h5 or .npz brought along, or "
+            "--vgg_weights=random (only for trying out)."
+        ) from error
+    return {
+        name: tuple(network.get_layer(name).get_weights()) for name in LAYERS
+    }

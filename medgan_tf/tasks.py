@@ -1,0 +1,111 @@
+"""WHAT to translate: one frozen row per task.
+
+A row holds no training hyper-parameter, because the paper insists on "no
+task-specific modifications". Windows and voxel sizes are ours where the paper
+is silent (Section 3.1 gives voxel sizes, no intensity scaling).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+    """One kind of image and how its values become [-1, 1].
+
+    Attributes:
+      name: "PET", "CT" or "MR".
+      unit: physical unit of the voxel values.
+      window: (low, high) in `unit`, mapped linearly to [-1, 1] and clipped;
+        None: (0, robust maximum of the volume), because MR has no absolute
+        unit.
+      air: value outside the scanner's field of view, in `unit`.
+      body_above: a voxel above this value belongs to the body; in `unit`, or,
+        where `window` is None, as a fraction of the robust maximum.
+    """
+
+    name: str
+    unit: str
+    window: tuple[float, float] | None
+    air: float
+    body_above: float
+
+
+# -1000 HU is air, 2000 HU denser than all but the densest cortical bone.
+CT = Modality("CT", "HU", (-1000.0, 2000.0), air=-1000.0, body_above=-500.0)
+# SUV 20 is above what all but the hottest tumours and the bladder take up.
+PET = Modality("PET", "SUV", (0.0, 20.0), air=0.0, body_above=0.1)
+MR = Modality("MR", "scanner units", None, air=0.0, body_above=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One row of the table below.
+
+    Attributes:
+      name: the word for `--task`.
+      title: one line for people.
+      source: modality of the input image y.
+      target: modality of the wanted image x.
+      voxel_size_mm: grid on which slices are cut, along L, P and S; None
+        keeps the source's own spacing along that axis.
+      simulator: where the source can be made from the target:
+        "low_count_pet" or "mr_motion"; else None.
+    """
+
+    name: str
+    title: str
+    source: Modality
+    target: Modality
+    voxel_size_mm: tuple[float | None, float | None, float | None]
+    simulator: str | None = None
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "pet_ct",
+            "PET to CT (Section 3.1.1)",
+            source=PET,
+            target=CT,
+            voxel_size_mm=(1.0, 1.0, 1.0),
+        ),
+        Task(
+            "mr_motion",
+            "motion-corrupted MR to motion-free MR (Section 3.1.2)",
+            source=MR,
+            target=MR,
+            voxel_size_mm=(1.0, 1.0, 1.0),
+            simulator="mr_motion",
+        ),
+        Task(
+            "pet_denoise",
+            "PET of 25 % of the counts to full-count PET (Section 3.1.3)",
+            source=PET,
+            target=PET,
+            voxel_size_mm=(None, None, None),
+            simulator="low_count_pet",
+        ),
+        Task(
+            "mr_ct",
+            "MR to CT (not in the paper; what most users have)",
+            source=MR,
+            target=CT,
+            # Slices are often 3 mm or more: making three out of one adds
+            # nothing, so the slice distance stays the source's.
+            voxel_size_mm=(1.0, 1.0, None),
+        ),
+    )
+}
+
+
+def with_voxel_size(
+    task: Task,
+    voxel_size_mm: tuple[float | None, float | None, float | None] | None,
+) -> Task:
+    """The same task on another slice grid; None leaves it as it is."""
+    if voxel_size_mm is None:
+        return task
+    return dataclasses.replace(task, voxel_size_mm=voxel_size_mm)

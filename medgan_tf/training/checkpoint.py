@@ -1,0 +1,302 @@
+"""The state of a run on disk: run.json, checkpoints, and the way back.
+
+    workdir/
+      run.json             resolved method, task, settings, data, versions
+      metrics.jsonl        every number that was logged
+      train/ validation/   TensorBoard events
+      checkpoints/ckpt-N   everything that training changes, the last two
+      best/ckpt-N          the generator that validated best, best.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import medgan_tf
+from medgan_tf import errors
+from medgan_tf import methods
+from medgan_tf import tasks
+from medgan_tf.data import records
+from medgan_tf.models import casnet
+from medgan_tf.training import config as configs
+from medgan_tf.training import step as steps
+
+RUN_FILE = "run.json"
+BEST_FILE = "best.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder says of itself.
+
+    Attributes:
+      workdir: the folder.
+      task: name of the row in TASKS.
+      method: the resolved row.
+      config: the settings.
+      data: facts of the data set: fingerprint, folder, channels, simulated.
+      versions: of the programs that wrote it.
+    """
+
+    workdir: pathlib.Path
+    task: str
+    method: methods.Method
+    config: configs.TrainConfig
+    data: dict
+    versions: dict
+
+    def save(self) -> None:
+        """Writes run.json, whole or not at all."""
+        content = dataclasses.asdict(self)
+        del content["workdir"]
+        _write_json(self.workdir / RUN_FILE, content)
+
+
+def open_run(
+    workdir: str | os.PathLike,
+    task: tasks.Task,
+    method: methods.Method,
+    config: configs.TrainConfig,
+    dataset: records.Dataset,
+) -> Run:
+    """Makes a run folder, or opens one to go on with the same run.
+
+    Raises:
+      errors.ArtefactError: the folder holds another run.
+      errors.ResourceError: the folder cannot be written.
+    """
+    workdir = pathlib.Path(workdir)
+    run = Run(
+        workdir,
+        task.name,
+        method,
+        config,
+        {
+            "folder": str(dataset.folder),
+            **{
+                name: dataset.info[name]
+                for name in (
+                    "fingerprint",
+                    "origin",
+                    "is_simulated",
+                    "source_channels",
+                    "target_channels",
+                )
+            },
+        },
+        {
+            "medgan_tf": medgan_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    )
+    if (workdir / RUN_FILE).exists():
+        _check_same(load_run(workdir), run)
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise errors.ArtefactError(
+            f"--workdir={workdir} is not empty and holds no {RUN_FILE}; "
+            "expected a new folder or the one of a run: choose another."
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        run.save()
+    except OSError as error:
+        raise errors.ResourceError(
+            f"--workdir={workdir} cannot be written ({error.strerror}); "
+            "choose another folder."
+        ) from error
+    return run
+
+
+def load_run(workdir: str | os.PathLike) -> Run:
+    """Reads run.json.
+
+    Raises:
+      errors.ArtefactError: there is none, or it cannot be read.
+    """
+    path = pathlib.Path(workdir) / RUN_FILE
+    try:
+        content = json.loads(path.read_text())
+        return Run(
+            path.parent,
+            content["task"],
+            methods.Method(**_tuples(content["method"])),
+            configs.TrainConfig(**content["config"]),
+            content["data"],
+            content["versions"],
+        )
+    except FileNotFoundError as error:
+        raise errors.ArtefactError(
+            f"--workdir={workdir} holds no {RUN_FILE}; expected the folder of "
+            "a run: give the --workdir that train.py had."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise errors.ArtefactError(
+            f"{path} cannot be read ({error}); it was changed by hand or by "
+            "another version: train again in a new folder."
+        ) from error
+
+
+class Checkpoints:
+    """Saves and restores all that a trainer changes.
+
+    Args:
+      run: the run folder.
+      trainer: what is saved and restored.
+    """
+
+    def __init__(self, run: Run, trainer: steps.Trainer):
+        self._run = run
+        self._trainer = trainer
+        self._state = tf.train.Checkpoint(**trainer.checkpointable)
+        self._manager = tf.train.CheckpointManager(
+            self._state, str(run.workdir / "checkpoints"), max_to_keep=2
+        )
+        self._best = tf.train.CheckpointManager(
+            tf.train.Checkpoint(generator=trainer.generator),
+            str(run.workdir / "best"),
+            max_to_keep=1,
+        )
+
+    def restore(self) -> int:
+        """Goes back to the last checkpoint; returns its step, 0 if none.
+
+        Raises:
+          errors.ArtefactError: checkpoints are there and none can be used.
+        """
+        latest = self._manager.latest_checkpoint
+        if latest is None:
+            _refuse_unreadable(self._run.workdir / "checkpoints")
+            return 0
+        _restore(self._state, latest)
+        return self._trainer.step
+
+    def save(self, step: int) -> None:
+        """Saves everything; the last two checkpoints are kept."""
+        _save(self._manager, step)
+
+    def save_if_best(
+        self, step: int, metric: str, value: float, higher_is_better: bool
+    ) -> bool:
+        """Keeps the generator if it validated better than any before."""
+        path = self._run.workdir / BEST_FILE
+        if path.exists():
+            before = json.loads(path.read_text())["value"]
+            is_better = value > before if higher_is_better else value < before
+            if not is_better:
+                return False
+        _save(self._best, step)
+        _write_json(path, {"step": step, "metric": metric, "value": value})
+        return True
+
+
+def load_generator(
+    run: Run, which: str = "best", precision: str = "float32"
+) -> tuple[casnet.CasNet, int]:
+    """The trained generator of a run, and the step it is from.
+
+    Args:
+      run: from `load_run`.
+      which: "best", by validation (the last where none was validated), or
+        "last".
+      precision: to compute in.
+
+    Raises:
+      errors.ArtefactError: the run has no checkpoint.
+    """
+    latest = None
+    if which == "best":
+        latest = tf.train.latest_checkpoint(str(run.workdir / "best"))
+    if latest is None:
+        folder = run.workdir / "checkpoints"
+        latest = tf.train.latest_checkpoint(str(folder))
+        if latest is None:
+            _refuse_unreadable(folder)
+            raise errors.ArtefactError(
+                f"{run.workdir} holds no checkpoint yet; train it first."
+            )
+    generator = steps.build_generator(
+        run.method,
+        run.data["source_channels"],
+        run.data["target_channels"],
+        precision,
+    )
+    _restore(tf.train.Checkpoint(generator=generator), latest)
+    return generator, int(latest.rsplit("-", 1)[1])
+
+
+def _restore(state: tf.train.Checkpoint, path: str) -> None:
+    try:
+        status = state.restore(path)
+        status.assert_existing_objects_matched()
+        # The slots and counters that a generator alone does not need.
+        status.expect_partial()
+    except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
+        raise errors.ArtefactError(
+            f"Checkpoint {path} cannot be restored "
+            f"({str(error).splitlines()[0]}); remove the checkpoint's files "
+            "to go back to the one before."
+        ) from error
+
+
+def _save(manager: tf.train.CheckpointManager, step: int) -> None:
+    try:
+        manager.save(checkpoint_number=step)
+    except tf.errors.OpError as error:
+        raise errors.ResourceError(
+            f"Checkpoint of step {step} cannot be saved in "
+            f"{manager.directory} ({error.message}); free some space."
+        ) from error
+
+
+def _refuse_unreadable(folder: pathlib.Path) -> None:
+    """Raises if checkpoints are there though none was found."""
+    if found := sorted(folder.glob("ckpt-*.index")):
+        raise errors.ArtefactError(
+            f"{folder} holds {found[-1].name} but its file `checkpoint` is "
+            "missing or damaged; restore that file, or remove the folder to "
+            "start again."
+        )
+
+
+def _check_same(before: Run, now: Run) -> None:
+    """Raises unless `now` continues `before`."""
+    differences = []
+    if before.task != now.task:
+        differences.append(f"task={before.task}")
+    for field in dataclasses.fields(methods.Method):
+        old = getattr(before.method, field.name)
+        if old != getattr(now.method, field.name) and field.name != "title":
+            name = "method" if field.name == "name" else field.name
+            differences.append(f"{name}={old}")
+    for name in ("seed", "batch_size"):
+        if getattr(before.config, name) != getattr(now.config, name):
+            differences.append(f"{name}={getattr(before.config, name)}")
+    if before.data["fingerprint"] != now.data["fingerprint"]:
+        differences.append(f"other data ({before.data['folder']})")
+    if differences:
+        raise errors.ArtefactError(
+            f"--workdir={now.workdir} holds a run with "
+            f"{', '.join(differences)}; to go on with it give the same, to "
+            "start another choose a new --workdir."
+        )
+
+
+def _tuples(row: dict) -> dict:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+
+
+def _write_json(path: pathlib.Path, content: dict) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,65 @@
+"""How long, how fast and how often: what a run needs besides its method."""
+
+from __future__ import annotations
+
+import dataclasses
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a run that are not part of a method.
+
+    Attributes:
+      epochs: passes over the training slices (Section 2.5: 200).
+      max_steps: stop after so many discriminator steps; 0: no limit.
+      batch_size: slices per step (Section 2.5: 1).
+      precision: "float32", or "mixed_bfloat16" with float32 weights and
+        losses.
+      vgg_weights: "imagenet", a path, or "random"; see VGG19Features.
+      seed: draws weights, order of slices and jitter.
+      jitter_size: slices are enlarged to this side and cropped back to 256 at
+        a random place, as pix2pix-tensorflow does; 256: never.
+      flip: mirror half of the slices left to right.
+      summary_every: discriminator steps between scalars.
+      image_every: discriminator steps between image strips.
+      save_every: discriminator steps between checkpoints.
+      validate_every: discriminator steps between validations; 0: each epoch.
+      validation_slices: at most so many slices, evenly spread, each time.
+    """
+
+    epochs: int = 200
+    max_steps: int = 0
+    batch_size: int = 1
+    precision: str = "float32"
+    vgg_weights: str = "imagenet"
+    seed: int = 0
+    jitter_size: int = 286
+    flip: bool = True
+    summary_every: int = 50
+    image_every: int = 500
+    save_every: int = 1000
+    validate_every: int = 0
+    validation_slices: int = 100
+
+    def __post_init__(self):
+        for field in ("epochs", "batch_size", "summary_every", "save_every"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"{field} must be at least 1, got {getattr(self, field)}."
+                )
+        if self.jitter_size < 256:
+            raise ValueError(
+                f"jitter_size must be at least 256, got {self.jitter_size}."
+            )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, "
+                f"got {self.precision!r}."
+            )
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Discriminator steps of the whole run."""
+        steps = self.epochs * steps_per_epoch
+        return min(steps, self.max_steps) if self.max_steps else steps

@@ -1,0 +1,303 @@
+"""A whole training run, from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from medgan_tf import errors
+from medgan_tf import methods
+from medgan_tf import tasks
+from medgan_tf.data import pipeline
+from medgan_tf.data import records
+from medgan_tf.data import sample as samples
+from medgan_tf.evaluation import evaluate
+from medgan_tf.evaluation import metrics
+from medgan_tf.training import checkpoint
+from medgan_tf.training import config as configs
+from medgan_tf.training import step as steps
+from medgan_tf.training import summaries
+
+BEST_METRIC = "ssim"
+
+_log = logging.getLogger(__name__)
+
+
+def train(
+    task: tasks.Task,
+    method: methods.Method,
+    config: configs.TrainConfig,
+    dataset: records.Dataset,
+    workdir: str | os.PathLike,
+    *,
+    progress: Callable,
+) -> checkpoint.Run:
+    """Trains a method on a data set, or goes on where the run stopped.
+
+    Args:
+      task: the row.
+      method: the row, resolved.
+      config: how long, how fast, how often.
+      dataset: from `records.open_dataset`.
+      workdir: the run folder.
+      progress: makes a progress bar from `total` and `initial`, such as tqdm.
+
+    Returns:
+      The run.
+
+    Raises:
+      errors.DataError: the records are of another task or too few.
+      errors.ArtefactError: the folder holds another run.
+      errors.DivergedError: a loss is not finite.
+      errors.Stopped: a signal came; everything is saved.
+    """
+    if dataset.info["task"] != task.name:
+        raise errors.DataError(
+            f"{dataset.folder} was prepared for --task={dataset.info['task']}, "
+            f"got --task={task.name}; give that task or other records."
+        )
+    steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
+    num_steps = config.num_steps(steps_per_epoch)
+    run = checkpoint.open_run(workdir, task, method, config, dataset)
+    trainer = steps.Trainer(
+        method,
+        source_channels=dataset.info["source_channels"],
+        target_channels=dataset.info["target_channels"],
+        precision=config.precision,
+        vgg_weights=config.vgg_weights,
+        seed=config.seed,
+    )
+    checkpoints = checkpoint.Checkpoints(run, trainer)
+    first_step = checkpoints.restore()
+    _log_facts(trainer, config, dataset, steps_per_epoch, num_steps, first_step)
+    validation = _spread(dataset, "validation", config.validation_slices)
+    shown = (validation or _spread(dataset, "train", 1))[0]
+    validate_every = config.validate_every or steps_per_epoch
+    batches = iter(
+        pipeline.training_batches(
+            dataset,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            jitter_size=config.jitter_size,
+            flip=config.flip,
+            first_step=first_step,
+        )
+    )
+    log = summaries.Summaries(workdir)
+    clock = _Clock()
+    with (
+        contextlib.closing(log),
+        _Signals() as signals,
+        progress(total=num_steps, initial=first_step) as bar,
+    ):
+        for step in range(first_step + 1, num_steps + 1):
+            with clock.waiting():
+                source, target = next(batches)
+            terms = trainer.train_step(source, target)
+            clock.count(config.batch_size)
+            is_last = step == num_steps
+            if step % config.summary_every == 0 or step == 1 or is_last:
+                values = _finite(terms, step, run)
+                bar.set_postfix_str(
+                    f"generator {values['generator_total']:.3g} "
+                    f"discriminator {values['discriminator_total']:.3g}"
+                )
+                log.scalars(
+                    "train",
+                    step,
+                    {
+                        **_tagged(values),
+                        **_saturation(trainer, source),
+                        **clock.read(),
+                    },
+                )
+            if step % config.image_every == 0 or step == 1 or is_last:
+                log.strip("validation", step, _strip(trainer, shown))
+            if validation and (step % validate_every == 0 or is_last):
+                scores = _validate(trainer, validation)
+                log.scalars(
+                    "validation",
+                    step,
+                    {f"metrics/{name}": v for name, v in scores.items()},
+                )
+                checkpoints.save_if_best(
+                    step,
+                    BEST_METRIC,
+                    scores[BEST_METRIC],
+                    metrics.METRICS[BEST_METRIC].higher_is_better,
+                )
+            bar.update(1)
+            if step % config.save_every == 0 or is_last or signals.received:
+                checkpoints.save(step)
+            if signals.received and not is_last:
+                raise errors.Stopped(
+                    f"Stopped by {signals.received.name} at step {step} of "
+                    f"{num_steps}; all is saved in {workdir}: the same command "
+                    "goes on.",
+                    exit_code=128 + signals.received,
+                )
+    return run
+
+
+def _log_facts(
+    trainer, config, dataset, steps_per_epoch, num_steps, first_step
+) -> None:
+    """What a user wants to know before the first step."""
+    num_parameters = {
+        network.name: network.count_params()
+        for network in (trainer.generator, trainer.discriminator, trainer.vgg)
+        if network
+    }
+    _log.info(
+        "%s: %s.",
+        trainer.method.title,
+        ", ".join(f"{name} {n:,} parameters" for name, n in num_parameters.items()),
+    )
+    _log.info(
+        "Memory for weights, gradients, Adam and activations: about %.1f GB.",
+        trainer.memory_bytes(config.batch_size) / 1e9,
+    )
+    _log.info(
+        "%d training slices of %d patients%s; %d steps an epoch, %d steps in "
+        "all (%d generator updates each), %s%s.",
+        dataset.num_slices("train"),
+        len(dataset.patients("train")),
+        " (simulated images)" if dataset.info["is_simulated"] else "",
+        steps_per_epoch,
+        num_steps,
+        trainer.method.generator_updates,
+        config.precision,
+        f", going on from step {first_step}" if first_step else "",
+    )
+
+
+def _finite(terms: dict, step: int, run: checkpoint.Run) -> dict[str, float]:
+    values = {name: float(value) for name, value in terms.items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise errors.DivergedError(
+            f"Step {step}: {', '.join(bad)} is not finite; the last checkpoint "
+            f"is in {run.workdir}: go on from it with a lower "
+            "--set=learning_rate in a new folder, or with "
+            "--precision=float32."
+        )
+    return values
+
+
+def _tagged(values: dict[str, float]) -> dict[str, float]:
+    """TensorBoard tags: each term, its share of the total, probabilities."""
+    tagged = {}
+    for name, value in values.items():
+        is_probability = name.startswith("p_")
+        tagged[f"discriminator/{name}" if is_probability else f"loss/{name}"] = (
+            value
+        )
+        if name.endswith("_total") or is_probability:
+            continue
+        if not name.startswith("discriminator"):
+            total = sum(
+                abs(v)
+                for n, v in values.items()
+                if not n.startswith(("discriminator", "p_"))
+                and not n.endswith("_total")
+            )
+            tagged[f"share/{name}"] = abs(value) / total if total else 0.0
+    return tagged
+
+
+def _saturation(trainer: steps.Trainer, source) -> dict[str, float]:
+    shares = trainer.saturation(source).numpy()
+    return {
+        f"health/saturated_u_block_{i}": float(share)
+        for i, share in enumerate(shares, start=1)
+    }
+
+
+def _strip(trainer: steps.Trainer, sample: samples.Sample) -> list[np.ndarray]:
+    """Source, target and the image after each U-block, first channels."""
+    stages = [
+        image.numpy()[0]
+        for image in trainer.generator.stages(sample.source[None])
+    ]
+    return [image[..., 0] for image in (sample.source, sample.target, *stages)]
+
+
+def _validate(
+    trainer: steps.Trainer, validation: list[samples.Sample]
+) -> dict[str, float]:
+    """Mean over patients of each metric."""
+    scores = evaluate.score_slices(
+        validation, trainer.translate, batch_size=1
+    )
+    return evaluate.summarise(scores.rows)["translated"].patient_mean
+
+
+def _spread(
+    dataset: records.Dataset, split: str, most: int
+) -> list[samples.Sample]:
+    """At most so many slices of a split, evenly spread over it."""
+    count = dataset.num_slices(split)
+    chosen = set(np.linspace(0, count - 1, min(most, count)).astype(int))
+    return [s for i, s in enumerate(dataset.samples(split)) if i in chosen]
+
+
+class _Clock:
+    """Images per second, and the share of time spent waiting for input."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+        self._waited = 0.0
+        self._images = 0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def count(self, images: int) -> None:
+        self._images += images
+
+    def read(self) -> dict[str, float]:
+        """The figures since the last reading."""
+        seconds = time.perf_counter() - self._start
+        figures = {
+            "perf/images_per_second": self._images / seconds,
+            "perf/input_wait_share": self._waited / seconds,
+        }
+        self.__init__()
+        return figures
+
+
+class _Signals:
+    """Remembers SIGINT and SIGTERM, so that a step can be finished first.
+
+    A second one acts at once.
+    """
+
+    def __init__(self):
+        self.received: signal.Signals | None = None
+        self._before = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

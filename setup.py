@@ -1,0 +1,58 @@
+"""Makes `medgan_tf` and its commands installable."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+# Read, not imported: the version is needed before NumPy is there.
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (ROOT / "medgan_tf" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+).group(1)
+
+TENSORFLOW = ">=2.21,<2.22"
+COMMANDS = ("prepare_data", "train", "evaluate", "export", "predict")
+
+setuptools.setup(
+    name="medgan_tf",
+    version=VERSION,
+    description="MedGAN: medical image translation using GANs, in TensorFlow",
+    author="The medgan_tf authors",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=[
+        *setuptools.find_packages(include=["medgan_tf", "medgan_tf.*"]),
+        "medgan_tf.tools",
+    ],
+    # Installed, the scripts are a package of their own; in a checkout they
+    # stay where a reader looks for them.
+    package_dir={"medgan_tf.tools": "tools"},
+    entry_points={
+        "console_scripts": [
+            f"{name}.py = medgan_tf.tools.{name}:run" for name in COMMANDS
+        ]
+    },
+    install_requires=[
+        f"tensorflow{TENSORFLOW}",
+        # Older versions open a model file unsafely (CVE-2026-1462 and
+        # CVE-2026-12479). Keras left Python 3.10 at 3.13; the same repairs
+        # were carried over to 3.12.4.
+        "keras>=3.15.1,<3.16; python_version >= '3.11'",
+        "keras>=3.12.4,<3.13; python_version < '3.11'",
+        # TensorFlow no longer brings it, yet the summaries need it.
+        "tensorboard>=2.21,<2.22",
+        "numpy>=1.26,<2.5",
+        "scipy",
+        "nibabel",
+        "absl-py",
+        "tqdm",
+        "matplotlib",
+    ],
+    extras_require={
+        "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
+        "dev": ["pytest", "pytest-timeout", "scikit-image", "ruff"],
+    },
+)

@@ -1,0 +1,303 @@
+"""Imports go downhill: a module imports only from strictly lower floors.
+
+FLOORS is the table of ARCHITECTURE.md. Imports are read with `ast`, so
+nothing is run; each offence is told as file:line and the rule it breaks.
+"""
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+FLOORS = {
+    "tasks": 0,
+    "methods": 0,
+    "errors": 0,
+    "data.volume": 0,
+    "training.config": 0,
+    "data.io": 1,
+    "data.suv": 1,
+    "data.preprocess": 1,
+    "data.phantom": 1,
+    "data.label_map": 1,
+    "data.low_count_pet": 1,
+    "data.mr_motion": 1,
+    "data.split": 1,
+    "evaluation.metrics": 1,
+    "evaluation.statistics": 1,
+    "serving.mumap": 1,
+    "data.records": 2,
+    "models.layers": 2,
+    "models.vgg19": 2,
+    "losses.adversarial": 2,
+    "losses.perceptual": 2,
+    "losses.style": 2,
+    "losses.pixel": 2,
+    "evaluation.lpips": 2,
+    "training.runtime": 2,
+    "training.summaries": 2,
+    "serving.predict": 2,
+    "data.prepare": 3,
+    "data.verify": 3,
+    "data.pipeline": 3,
+    "models.u_block": 3,
+    "models.discriminator": 3,
+    "losses.objective": 3,
+    "models.casnet": 4,
+    "evaluation.evaluate": 4,
+    "training.step": 5,
+    "evaluation.report": 5,
+    "training.checkpoint": 6,
+    "training.loop": 7,
+    "serving.export": 7,
+    "serving.server": 7,
+    # What every script shares; the scripts themselves are on SCRIPTS.
+    "tools._run": 7,
+}
+SCRIPTS = 8
+TENSORS = 2
+
+# A package or module on the left never imports the one on the right, at any
+# floor.
+STRANGERS = (
+    ("losses", "models", "a loss receives feature tensors"),
+    ("models", "methods", "a network receives numbers"),
+    ("evaluation", "training", "it scores any callable"),
+    ("serving.predict", "models", "it needs a SavedModel only"),
+)
+
+
+def floor_of(module: str) -> int | None:
+    if module in FLOORS:
+        return FLOORS[module]
+    return SCRIPTS if module.startswith("tools.") else None
+
+
+def is_in(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+def modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Name, without "medgan_tf.", of every module and package -> its file."""
+    found = {}
+    for folder, prefix in ((root / "medgan_tf", ()), (root / "tools", "tools")):
+        for file in sorted(folder.rglob("*.py")):
+            parts = file.relative_to(folder).with_suffix("").parts
+            parts = (prefix, *parts) if prefix else parts
+            if parts[-1] == "__init__":
+                parts = parts[:-1]
+            found[".".join(parts)] = file
+    return found
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[ast.stmt, str, bool]]:
+    """Yields the statement, each name it imports, and if in a function."""
+
+    def walk(node: ast.AST, inside: bool):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield child, alias.name, inside
+            elif isinstance(child, ast.ImportFrom):
+                module = [child.module] if child.module else []
+                for alias in child.names:
+                    name = ".".join([*module, alias.name])
+                    yield child, "." * child.level + name, inside
+            is_function = isinstance(
+                child, ast.FunctionDef | ast.AsyncFunctionDef
+            )
+            yield from walk(child, inside or is_function)
+
+    return walk(tree, False)
+
+
+def complaints(
+    module: str, imported: str, in_function: bool, known: set[str]
+) -> Iterator[str]:
+    """Yields what is wrong with one import of one module."""
+    floor = floor_of(module)
+    if in_function and not is_in(module, "tools"):
+        yield "an import inside a function hides a circle: move it to the top"
+    if imported.startswith("."):
+        yield f"relative import {imported}: write the full name"
+        return
+    if imported.split(".")[0] in ("tensorflow", "keras") and floor < TENSORS:
+        yield f"{module} is on floor {floor}, TensorFlow begins on {TENSORS}"
+    if not is_in(module, "tools") and (
+        is_in(imported, "absl.flags") or is_in(imported, "absl.app")
+    ):
+        yield "flags are defined and read in tools/ only"
+    if not is_in(imported, "medgan_tf"):
+        return
+    target = imported.removeprefix("medgan_tf").removeprefix(".")
+    while target and target not in known:  # a name of a module, not a module
+        target = target.rpartition(".")[0]
+    for package, stranger, reason in STRANGERS:
+        if is_in(module, package) and is_in(target, stranger):
+            yield f"{package} never imports {stranger}: {reason}"
+    target_floor = floor_of(target)
+    if target_floor is not None and target_floor >= floor:
+        yield (
+            f"{module} (floor {floor}) may not import {target} "
+            f"(floor {target_floor}): only lower floors"
+        )
+
+
+def offences(root: pathlib.Path) -> list[str]:
+    """One line per broken rule below `root`, "file:line: rule"."""
+    known = modules(root)
+    found = []
+    for module, file in known.items():
+        where = file.relative_to(root).as_posix()
+        tree = ast.parse(file.read_text(encoding="utf-8"), where)
+        if file.name == "__init__.py":
+            found += [
+                f"{where}:{statement.lineno}: an __init__.py imports nothing"
+                for statement, _, _ in imports(tree)
+            ]
+        elif floor_of(module) is None:
+            found.append(f"{where}:1: {module} is new: give it a floor")
+        else:
+            found += [
+                f"{where}:{statement.lineno}: {complaint}"
+                for statement, imported, in_function in imports(tree)
+                for complaint in complaints(
+                    module, imported, in_function, set(known)
+                )
+            ]
+    return found
+
+
+def test_every_module_imports_only_what_its_floor_allows():
+    found = offences(ROOT)
+    assert not found, "\n" + "\n".join(found)
+
+
+def write(root: pathlib.Path, sources: dict[str, str]) -> None:
+    for name, source in sources.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source, encoding="utf-8")
+
+
+def test_a_small_tree_with_downhill_imports_is_left_in_peace(tmp_path):
+    write(
+        tmp_path,
+        {
+            "medgan_tf/__init__.py": '"""Docstring."""\n',
+            "medgan_tf/errors.py": "import enum\n",
+            "medgan_tf/data/__init__.py": "",
+            "medgan_tf/data/io.py": "from medgan_tf import __version__, errors",
+            "medgan_tf/data/records.py": (
+                "import tensorflow as tf\n"
+                "from absl import logging\n"
+                "from medgan_tf.data.io import read_volume\n"
+            ),
+            "tools/_run.py": "from absl import app, flags\n",
+            "tools/train.py": (
+                "from medgan_tf.tools import _run\n"
+                "def main():\n"
+                "    from medgan_tf.data import records\n"
+            ),
+        },
+    )
+    assert offences(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "offence"),
+    [
+        (
+            "medgan_tf/data/io.py",
+            "import os\nfrom medgan_tf.data import records\n",
+            "data/io.py:2: data.io (floor 1) may not import data.records "
+            "(floor 2)",
+        ),
+        (
+            "medgan_tf/data/records.py",
+            "from medgan_tf.models.layers import Upsample",
+            "data.records (floor 2) may not import models.layers (floor 2)",
+        ),
+        (
+            "medgan_tf/training/loop.py",
+            "import medgan_tf.tools.train",
+            "training.loop (floor 7) may not import tools.train (floor 8)",
+        ),
+        (
+            "tools/train.py",
+            "from medgan_tf.tools import predict",
+            "tools.train (floor 8) may not import tools.predict (floor 8)",
+        ),
+        (
+            "medgan_tf/data/io.py",
+            "from keras import layers",
+            "data.io is on floor 1, TensorFlow begins on 2",
+        ),
+        (
+            "medgan_tf/training/loop.py",
+            "from absl import flags",
+            "flags are defined and read in tools/ only",
+        ),
+        (
+            "medgan_tf/training/loop.py",
+            "def train():\n    import json\n",
+            "training/loop.py:2: an import inside a function",
+        ),
+        (
+            "medgan_tf/training/loop.py",
+            "from . import step",
+            "relative import .step",
+        ),
+        (
+            "medgan_tf/losses/objective.py",
+            "from medgan_tf.models import layers",
+            "losses never imports models",
+        ),
+        (
+            "medgan_tf/models/casnet.py",
+            "from medgan_tf import methods",
+            "models never imports methods",
+        ),
+        (
+            "medgan_tf/evaluation/report.py",
+            "from medgan_tf.training import config",
+            "evaluation never imports training",
+        ),
+        (
+            "medgan_tf/serving/predict.py",
+            "from medgan_tf.models import casnet",
+            "serving.predict never imports models",
+        ),
+        (
+            "medgan_tf/helpers.py",
+            "",
+            "medgan_tf/helpers.py:1: helpers is new: give it a floor",
+        ),
+        (
+            "medgan_tf/losses/__init__.py",
+            "from medgan_tf.losses import style",
+            "losses/__init__.py:1: an __init__.py imports nothing",
+        ),
+    ],
+)
+def test_an_offence_is_told_with_its_line_and_rule(
+    tmp_path, name, source, offence
+):
+    write(
+        tmp_path,
+        {
+            "medgan_tf/methods.py": "",
+            "medgan_tf/data/records.py": "",
+            "medgan_tf/models/layers.py": "",
+            "medgan_tf/models/casnet.py": "",
+            "medgan_tf/training/config.py": "",
+            "tools/train.py": "",
+            "tools/predict.py": "",
+            name: source,
+        },
+    )
+    found = offences(tmp_path)
+    assert any(offence in line for line in found), found

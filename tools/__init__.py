@@ -1,0 +1,1 @@
+"""The scripts; installed as the package `medgan_tf.tools`."""

@@ -1,0 +1,165 @@
+"""What every script shares: flags, help, and errors in one line.
+
+A script ends with
+
+    def run() -> None:
+        _run.run(main)
+
+
+    if __name__ == "__main__":
+        run()
+
+and imports TensorFlow only inside `main`, so that `--help` and a mistyped
+flag answer at once.
+"""
+
+import errno
+import inspect
+import os
+import pathlib
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from medgan_tf import errors
+
+# Because TensorFlow reads this when it is first imported, and a screen full
+# of its notes hides ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SEED = flags.DEFINE_integer("seed", 0, "Seed of every random draw.", 0)
+
+_HELP_FLAGS = ("--help", "-help", "-h", "-?")
+
+# absl's wording of one line -> ours.
+_REWORDED = (
+    (r"^flag --(\w+)=None: .* value other than None\.$", r"--\1 is required"),
+    (r"^flag --", "--"),
+    (r"^Missing value for flag (\S+)$", r"\1 needs a value"),
+    (r"^Unknown command line flag '(.+?)'", r"unknown flag --\1"),
+    (r"\. Did you mean: (.*) \?$", r", did you mean --\1?"),
+    (r"^ERROR:: Unable to open flagfile: ", "--flagfile: "),
+    (r": value should be one of <(.*)>$", r": expected one of \1"),
+    (r": invalid literal for int\(\).*$", ": expected a whole number"),
+    (r": could not convert string to float.*$", ": expected a number"),
+)
+
+
+def run(
+    main: Callable[[list[str]], int | None], positional: Sequence[str] = ()
+) -> NoReturn:
+    """Runs a script's `main` and ends the process with an exit code.
+
+    A wrong flag or argument ends with 1 and one line on standard error; an
+    error that the user can mend (`errors.MedganError`) with one line and its
+    own code; a lack of memory or disk space with one line and 6; Ctrl-C with
+    130. Any other exception is a fault of ours and keeps its traceback.
+
+    `--help` ends with 0, where absl alone ends with 1: who asks for help made
+    no error.
+
+    Args:
+      main: takes the arguments that are not flags, without the script's name.
+      positional: what these arguments are, such as ("INPUT", "OUTPUT"); any
+        other number of them is an error.
+    """
+    program = pathlib.Path(sys.argv[0]).name
+    module = sys.modules[main.__module__]
+
+    def parse(argv: list[str]) -> list[str]:
+        if any(argument in _HELP_FLAGS for argument in argv[1:]):
+            print(_help_text(program, module, positional))
+            sys.exit(0)
+        try:
+            arguments = flags.FLAGS(argv)[1:]
+        except (flags.Error, ValueError) as error:
+            raise errors.UsageError(_reword(str(error))) from error
+        if len(arguments) != len(positional):
+            raise errors.UsageError(
+                f"expected {' '.join(positional) or 'flags only'}, got "
+                f"{' '.join(arguments) or 'nothing'}; see --help"
+            )
+        return arguments
+
+    try:
+        app.run(main, flags_parser=parse)
+    except errors.MedganError as error:
+        _stop(program, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop(program, "interrupted", 130)
+    except Exception as error:
+        lack = _what_is_lacking(error)
+        if lack is None:
+            raise
+        _stop(program, lack, errors.ResourceError.exit_code)
+
+
+def _reword(message: str) -> str:
+    """absl's account of wrong flags, in one line of our own words."""
+    lines = []
+    for line in message.splitlines():
+        for pattern, replacement in _REWORDED:
+            line = re.sub(pattern, replacement, line)
+        head, choices, names = line.partition(": expected one of ")
+        lines.append(head + choices + names.replace("|", ", "))
+    return "; ".join([*lines, "see --help"])
+
+
+def _what_is_lacking(error: Exception) -> str | None:
+    """Names the lack of memory or disk space behind `error`, if it is one."""
+    tensorflow = sys.modules.get("tensorflow")
+    if isinstance(error, MemoryError):
+        return f"out of memory, make the batch or the volume smaller. {error}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full, free some space. {error}"
+    if tensorflow and isinstance(
+        error, tensorflow.errors.ResourceExhaustedError
+    ):
+        return f"out of memory or disk space. {error.message}"
+    return None
+
+
+def _help_text(
+    program: str, module: types.ModuleType, positional: Sequence[str]
+) -> str:
+    """The script's docstring and its own flags, fit for 80 columns."""
+    own = flags.FLAGS.get_key_flags_for_module(module)
+    lines = []
+    for flag in [*sorted(own, key=lambda flag: flag.name), flags.FLAGS["seed"]]:
+        default = (
+            ""
+            if flag.default in (None, [], "")
+            else f" (default: {flag.default})"
+        )
+        lines.append(f"--{flag.name}: {flag.help}{default}")
+    lines.append("--flagfile: a file with one flag per line")
+    return "\n".join(
+        [
+            f"usage: {' '.join([program, '[--flag=value ...]', *positional])}",
+            "",
+            inspect.cleandoc(module.__doc__ or ""),
+            "",
+            *(
+                textwrap.fill(
+                    line,
+                    width=79,
+                    initial_indent="  ",
+                    subsequent_indent="      ",
+                    break_on_hyphens=False,
+                )
+                for line in lines
+            ),
+        ]
+    )
+
+
+def _stop(program: str, message: str, exit_code: int) -> NoReturn:
+    """Says in one line why the script ends, and ends it."""
+    line = " ".join(message.split("\n")).strip()
+    print(f"{program}: {line}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,139 @@
+"""Trains a method on a task, or goes on with a run that was stopped.
+
+Without --data_dir it trains on built-in patients, who are simulated.
+
+Examples:
+  train.py --task=pet_denoise
+  train.py --task=mr_ct --method=medgan_1g --data_dir=data/mr_ct \\
+      --workdir=runs/mr_ct --vgg_weights=vgg19.npz --max_steps=1500
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import pathlib
+
+from absl import flags
+
+from medgan_tf import errors, methods, tasks
+from medgan_tf.tools import _run
+from medgan_tf.training import config as configs
+
+_DEFAULTS = configs.TrainConfig()
+
+_TASK = flags.DEFINE_enum(
+    "task", None, list(tasks.TASKS), "What to translate.", required=True
+)
+_METHOD = flags.DEFINE_enum(
+    "method", "medgan", list(methods.METHODS), "How to train it."
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "field=value: changes a field of the method; repeatable."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Records from prepare_data.py."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run folder (default: runs/TASK_METHOD)."
+)
+_NUM_PHANTOMS = flags.DEFINE_integer(
+    "num_phantoms", 20, "Built-in patients, without --data_dir.", lower_bound=3
+)
+# One flag for each field of TrainConfig, but for the seed that all scripts
+# have.
+_HELP = {
+    "epochs": "Passes over the training slices.",
+    "max_steps": "Discriminator steps at most; 0: no limit.",
+    "batch_size": "Slices per step.",
+    "precision": "float32, or mixed_bfloat16 where the hardware has it.",
+    "vgg_weights": "imagenet (downloaded once), a file, or random.",
+    "jitter_size": "Enlarge to this side, crop back to 256; 256: never.",
+    "flip": "Mirror half of the slices left to right.",
+    "summary_every": "Steps between logged numbers.",
+    "image_every": "Steps between logged images.",
+    "save_every": "Steps between checkpoints.",
+    "validate_every": "Steps between validations; 0: each epoch.",
+    "validation_slices": "Slices at most for each validation.",
+}
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    str: flags.DEFINE_string,
+    bool: flags.DEFINE_boolean,
+}
+_CONFIG = {
+    name: _DEFINE[type(getattr(_DEFAULTS, name))](
+        name, getattr(_DEFAULTS, name), text
+    )
+    for name, text in _HELP.items()
+}
+
+
+def main(_: list[str]) -> None:
+    task = tasks.TASKS[_TASK.value]
+    try:
+        method = methods.override(methods.METHODS[_METHOD.value], _SET.value)
+        config = configs.TrainConfig(
+            seed=_run.SEED.value,
+            **{name: flag.value for name, flag in _CONFIG.items()},
+        )
+    except ValueError as error:
+        raise errors.UsageError(str(error)) from error
+    workdir = _WORKDIR.value or f"runs/{task.name}_{method.name}"
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    import tqdm
+
+    from medgan_tf.data import records
+    from medgan_tf.training import loop
+
+    if _DATA_DIR.value:
+        dataset = records.open_dataset(_DATA_DIR.value)
+    else:
+        dataset = _phantoms(task, pathlib.Path(workdir))
+    run = loop.train(
+        task,
+        method,
+        config,
+        dataset,
+        workdir,
+        progress=functools.partial(tqdm.tqdm, unit="step", desc=method.name),
+    )
+    print(f"Run: {run.workdir}")
+    print(f"Look at it: tensorboard --logdir={run.workdir}")
+
+
+def _phantoms(task: tasks.Task, workdir: pathlib.Path):
+    """The built-in patients beside the run folder, made once."""
+    import tqdm
+
+    from medgan_tf.data import prepare, records
+
+    count = _NUM_PHANTOMS.value
+    logging.info(
+        "No --data_dir: training on %d built-in patients; these are simulated "
+        "images.",
+        count,
+    )
+    folder = workdir.with_name(f"{task.name}_phantoms_{count}_{_run.SEED.value}")
+    if (folder / records.INFO_FILE).exists():
+        return records.open_dataset(folder)
+    return prepare.prepare_phantoms(
+        task,
+        count,
+        folder,
+        seed=_run.SEED.value,
+        workers=os.cpu_count() or 1,
+        progress=functools.partial(
+            tqdm.tqdm, total=count, unit="patient", desc=task.name
+        ),
+    )
+
+
+def run() -> None:
+    _run.run(main)
+
+
+if __name__ == "__main__":
+    run()
