@@ -12,8 +12,10 @@ import tensorflow as tf
 from medgan_tf import errors
 from medgan_tf.data import records
 
-# Slices in the shuffle buffer; the shards already interleave the patients.
-SHUFFLE_BUFFER = 512
+# Shards read at the same time, out of all of them in a new order each epoch.
+CYCLE_LENGTH = 8
+# Slices that are shuffled together; about 100 MB of them.
+SHUFFLE_BLOCK = 512
 
 
 def steps_per_epoch(dataset: records.Dataset, batch_size: int) -> int:
@@ -55,28 +57,30 @@ def training_batches(
       first_step: where to go on.
     """
     steps = steps_per_epoch(dataset, batch_size)
+    seed = tf.constant(seed, tf.int64)
     files = dataset.shards("train")
     size = dataset.info["slice_size"]
     channels = dataset.info["source_channels"]
 
     def epoch_records(epoch):
-        seeds = tf.stack([tf.cast(seed, tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(files, seeds)
+        # Because Dataset.shuffle mixes TensorFlow's global seed into its own.
+        def shuffle(block, values):
+            return tf.random.experimental.stateless_shuffle(
+                values, tf.stack([seed, epoch + block * 2**32])
+            )
+
         return (
-            tf.data.Dataset.from_tensor_slices(order)
+            tf.data.Dataset.from_tensor_slices(shuffle(-1, files))
             .interleave(
                 lambda file: tf.data.TFRecordDataset(file, records.COMPRESSION),
-                cycle_length=len(files),
+                cycle_length=min(CYCLE_LENGTH, len(files)),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
-            .shuffle(
-                SHUFFLE_BUFFER,
-                seed=tf.random.stateless_uniform(
-                    [], seeds, None, None, tf.int64
-                ),
-                reshuffle_each_iteration=False,
-            )
+            .batch(SHUFFLE_BLOCK)
+            .enumerate()
+            .map(shuffle)
+            .unbatch()
             .take(steps * batch_size)
         )
 

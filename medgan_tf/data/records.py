@@ -28,7 +28,7 @@ INFO_FILE = "dataset.json"
 COMPRESSION = "GZIP"
 # Slices are dealt round the shards of a split, so that reading a few shards
 # at once already mixes the patients.
-NUM_SHARDS = {"train": 8, "validation": 1, "test": 1}
+NUM_SHARDS = {"train": 16, "validation": 1, "test": 1}
 
 _FEATURES = {
     "patient": tf.io.FixedLenFeature([], tf.string),
