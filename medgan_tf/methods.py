@@ -114,6 +114,18 @@ class Method:
                     f"{field} must be a finite number of at least 0, "
                     f"got {getattr(self, field)}."
                 )
+        terms = (*_WEIGHTS[:2], "style", "content", "l1", "l2")
+        if not any(getattr(self, field) for field in terms):
+            raise ValueError(
+                "all loss weights of the generator are 0; set one of "
+                f"{', '.join(terms)}."
+            )
+        for field in ("style", "content"):
+            if getattr(self, field) and not getattr(self, f"{field}_layers"):
+                raise ValueError(
+                    f"{field}_layers must name at least one layer of VGG-19, "
+                    f"or {field} be 0."
+                )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
         if self.uses_discriminator_features and (
@@ -121,8 +133,8 @@ class Method:
         ):
             raise ValueError(
                 "perceptual_layers must hold one weight for the images and one "
-                f"for each of the {self.discriminator_layers + 1} hidden layers "
-                f"of the discriminator, got {self.perceptual_layers}."
+                f"for each of the {self.discriminator_layers + 1} hidden "
+                f"layers of the discriminator, got {self.perceptual_layers}."
             )
         if self.update_order == "simultaneous" and self.generator_updates != 1:
             raise ValueError(

@@ -51,6 +51,7 @@ FLOORS = {
     "losses.style": 3,
     "losses.objective": 4,
     "models.casnet": 4,
+    "evaluation.baselines": 2,
     "evaluation.evaluate": 4,
     "training.step": 5,
     "evaluation.report": 5,

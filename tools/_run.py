@@ -15,22 +15,25 @@ flag answer at once.
 
 import errno
 import inspect
+import logging
 import os
 import pathlib
 import re
 import sys
+import tempfile
 import textwrap
 import types
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from medgan_tf import errors
 
 # Because TensorFlow reads this when it is first imported, and a screen full
-# of its notes hides ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# of its notes hides ours. What matters is raised as an exception too.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 SEED = flags.DEFINE_integer("seed", 0, "Seed of every random draw.", 0)
 
@@ -68,6 +71,8 @@ def run(
       positional: what these arguments are, such as ("INPUT", "OUTPUT"); any
         other number of them is an error.
     """
+    # Because TensorFlow tells through it how it saves a file.
+    absl_logging.set_verbosity(absl_logging.WARNING)
     program = pathlib.Path(sys.argv[0]).name
     module = sys.modules[main.__module__]
 
@@ -97,6 +102,40 @@ def run(
         if lack is None:
             raise
         _stop(program, lack, errors.ResourceError.exit_code)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and looks for devices, without its notes.
+
+    Because TensorFlow writes a few lines to standard error whatever
+    TF_CPP_MIN_LOG_LEVEL says. They are shown if the import fails.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()
+        except BaseException:
+            notes.seek(0)
+            os.write(shown, notes.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def show_log() -> None:
+    """Shows what the library logs, as plain lines on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("medgan_tf")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # absl's own handler would say it again, with date and thread.
+    logger.propagate = False
 
 
 def _reword(message: str) -> str:

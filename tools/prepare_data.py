@@ -15,12 +15,13 @@ Example:
 from __future__ import annotations
 
 import functools
+import math
 import os
 
 from absl import flags
+from medgan_tf.tools import _run
 
 from medgan_tf import errors, tasks
-from medgan_tf.tools import _run
 
 _TASK = flags.DEFINE_enum(
     "task", None, list(tasks.TASKS), "What to translate.", required=True
@@ -74,11 +75,26 @@ def main(_: list[str]) -> None:
         raise errors.UsageError(
             "--input_dir and --target go together; give both or neither."
         )
+    if _SOURCE.value and not _INPUT_DIR.value:
+        raise errors.UsageError("--source goes together with --input_dir.")
+    if (_TEST.value or _VALIDATION.value) and not (
+        _MANIFEST.value or _INPUT_DIR.value
+    ):
+        raise errors.UsageError(
+            "--test_patients and --validation_patients name patients of a "
+            "--manifest or --input_dir; give one."
+        )
     task = tasks.with_voxel_size(
         tasks.TASKS[_TASK.value], _voxel_size(_VOXEL_SIZE.value)
     )
     fractions = _numbers("split", _SPLIT.value)
+    if len(fractions) != 3:
+        raise errors.UsageError(
+            f"--split={','.join(_SPLIT.value)}: expected three shares, such as "
+            "0.7,0.1,0.2."
+        )
 
+    _run.import_tensorflow()
     import tqdm
 
     from medgan_tf.data import manifest, prepare
@@ -147,11 +163,14 @@ def _voxel_size(texts: list[str] | None):
 
 def _numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
     try:
-        return tuple(float(text) for text in texts)
-    except ValueError as error:
+        numbers = tuple(float(text) for text in texts)
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
         raise errors.UsageError(
             f"--{flag}={','.join(texts)}: expected numbers; see --help"
-        ) from error
+        )
+    return numbers
 
 
 def run() -> None:

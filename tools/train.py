@@ -11,14 +11,13 @@ Examples:
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import pathlib
 
 from absl import flags
+from medgan_tf.tools import _run
 
 from medgan_tf import errors, methods, tasks
-from medgan_tf.tools import _run
 from medgan_tf.training import config as configs
 
 _DEFAULTS = configs.TrainConfig()
@@ -81,8 +80,8 @@ def main(_: list[str]) -> None:
     except ValueError as error:
         raise errors.UsageError(str(error)) from error
     workdir = _WORKDIR.value or f"runs/{task.name}_{method.name}"
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-
+    _run.show_log()
+    _run.import_tensorflow()
     import tqdm
 
     from medgan_tf.data import records
@@ -111,12 +110,13 @@ def _phantoms(task: tasks.Task, workdir: pathlib.Path):
     from medgan_tf.data import prepare, records
 
     count = _NUM_PHANTOMS.value
-    logging.info(
-        "No --data_dir: training on %d built-in patients; these are simulated "
-        "images.",
-        count,
+    print(
+        f"No --data_dir: training on {count} built-in patients; these are "
+        "simulated images.",
+        flush=True,
     )
-    folder = workdir.with_name(f"{task.name}_phantoms_{count}_{_run.SEED.value}")
+    name = f"{task.name}_phantoms_{count}_{_run.SEED.value}"
+    folder = workdir.absolute().parent / name
     if (folder / records.INFO_FILE).exists():
         return records.open_dataset(folder)
     return prepare.prepare_phantoms(

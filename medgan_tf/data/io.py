@@ -75,10 +75,7 @@ def write_volume(
       ResourceError: the folder is missing, not writable or full.
     """
     path = pathlib.Path(path)
-    if _suffix(path) not in _NIFTI:
-        raise _refusal(
-            path, f"suffix {path.suffix}", " or ".join(_NIFTI), "rename it"
-        )
+    check_writable(path)
     _check_finite(path, volume.array)
     if like is not None and _suffix(pathlib.Path(like)) in _NIFTI:
         header = _header_like(pathlib.Path(like), volume)
@@ -104,6 +101,25 @@ def write_volume(
         # Gone already if all went well; its absence must hide no error.
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Refuses a path that `write_volume` could not write, before the work.
+
+    Raises:
+      DataError: the name has a suffix that cannot be written.
+      ResourceError: the folder is missing or not writable.
+    """
+    path = pathlib.Path(path)
+    if _suffix(path) not in _NIFTI:
+        raise _refusal(
+            path, f"suffix {path.suffix}", " or ".join(_NIFTI), "rename it"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():
+        raise errors.ResourceError(
+            f"{path}: cannot be written; check that the folder exists and is "
+            "writable, and that the name is not a folder's."
+        )
 
 
 @contextlib.contextmanager

@@ -34,15 +34,16 @@ def read_csv(path: str | os.PathLike) -> list[Pair]:
     simulated from the target.
 
     Raises:
-      DataError: no such file, a column is missing, a field is empty, a file
-        is named twice, or a path lies in the folder of another patient.
+      DataError: no such file, a column is missing, a field is empty or one
+        too many, a file is named twice, or a path lies in the folder of
+        another patient.
     """
     path = pathlib.Path(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             columns = tuple(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise errors.DataError(
             f"Manifest {path} cannot be read ({error}); expected a CSV file "
@@ -55,7 +56,12 @@ def read_csv(path: str | os.PathLike) -> list[Pair]:
             f"{','.join(COLUMNS)}."
         )
     pairs = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
+        if None in row:
+            raise errors.DataError(
+                f"Manifest {path}, line {number} has more fields than the "
+                f"{len(columns)} columns; put a path with a comma in quotes."
+            )
         patient, source, target = (
             (row[name] or "").strip() for name in COLUMNS
         )
@@ -151,6 +157,12 @@ def _checked(pairs: list[Pair], where: str) -> list[Pair]:
         for path in (pair.source, pair.target):
             if path is None:
                 continue
+            # Because pathlib's own test fails on a name that is too long.
+            if not os.path.exists(path):
+                raise errors.DataError(
+                    f"{path}, named in {where} for patient {pair.patient}, "
+                    "does not exist; check the path."
+                )
             resolved = path.resolve()
             if resolved in seen:
                 raise errors.DataError(
@@ -164,10 +176,5 @@ def _checked(pairs: list[Pair], where: str) -> list[Pair]:
                     f"{where} pairs patient {pair.patient} with {path}, which "
                     f"lies in the folder of {min(others)}; expected files of "
                     "one patient in a row."
-                )
-            if not path.exists():
-                raise errors.DataError(
-                    f"{path}, named in {where} for patient {pair.patient}, "
-                    "does not exist; check the path."
                 )
     return pairs

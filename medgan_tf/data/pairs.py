@@ -7,17 +7,19 @@ prepares a slice for training prepares it for prediction.
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 
-from medgan_tf import errors
-from medgan_tf import tasks
-from medgan_tf.data import io
-from medgan_tf.data import low_count_pet
-from medgan_tf.data import manifest
-from medgan_tf.data import mr_motion
-from medgan_tf.data import phantom
-from medgan_tf.data import preprocess
+from medgan_tf import errors, tasks
+from medgan_tf.data import (
+    io,
+    low_count_pet,
+    manifest,
+    mr_motion,
+    phantom,
+    preprocess,
+)
 from medgan_tf.data import sample as samples
 from medgan_tf.data import volume as volumes
 
@@ -65,8 +67,8 @@ def read_and_prepare(
     Raises:
       DataError: a file or the pair is not usable; the message names it.
     """
-    target = io.read_volume(pair.target)
-    source = io.read_volume(pair.source) if pair.source else None
+    target = _read(pair.target)
+    source = _read(pair.source) if pair.source else None
     if source is not None:
         preprocess.check_pair(
             source, target, (str(pair.source), str(pair.target))
@@ -74,9 +76,8 @@ def read_and_prepare(
     try:
         return prepare(task, pair.patient, source, target, seed)
     except errors.DataError as error:
-        raise errors.DataError(
-            f"{pair.source or pair.target}: {error}"
-        ) from error
+        names = " and ".join(str(p) for p in (pair.source, pair.target) if p)
+        raise errors.DataError(f"{names}: {error}") from error
 
 
 def phantom_name(number: int) -> str:
@@ -84,12 +85,21 @@ def phantom_name(number: int) -> str:
     return f"phantom{number:03d}"
 
 
-def prepare_phantom(task: tasks.Task, number: int, seed: int) -> PreparedPatient:
+def prepare_phantom(
+    task: tasks.Task, number: int, seed: int
+) -> PreparedPatient:
     """Cuts one built-in patient, who is simulated, into slices."""
+    source, target = phantom_volumes(task, number, seed)
+    return prepare(task, phantom_name(number), source, target, seed)
+
+
+def phantom_volumes(
+    task: tasks.Task, number: int, seed: int
+) -> tuple[volumes.Volume | None, volumes.Volume]:
+    """Source and target of a built-in patient; None: to be simulated."""
     images = phantom.patient(number + 1000 * seed)
     source = None if task.simulator else images[task.source.name]
-    target = images[task.target.name]
-    return prepare(task, phantom_name(number), source, target, seed)
+    return source, images[task.target.name]
 
 
 def prepare(
@@ -110,14 +120,23 @@ def prepare(
       seed: of the simulator.
 
     Raises:
-      DataError: the source is empty or its body too large, there is no
-        simulator for a missing source, or no slice shows the body.
+      DataError: the source is empty, in another unit or its body too large,
+        there is no simulator for a missing source, or no slice shows the
+        body.
     """
     parameters = None
     if source is None:
-        source, parameters = _simulate(task, patient, target, seed)
+        source, parameters = simulate(task, patient, target, seed)
+    highest = float(source.array.max())
+    if task.source.window and highest <= task.source.body_above:
+        raise errors.DataError(
+            f"{task.source.name} values of patient {patient} go up to "
+            f"{highest:g}, expected some above {task.source.body_above} "
+            f"{task.source.unit}: check the file and its unit."
+        )
     cut = preprocess.cut(source, task.source, task.voxel_size_mm)
     grid = cut.geometry.sliced
+    source_slices = preprocess.normalise(cut.slices, cut.window)
     target_window = cut.window
     if task.target != task.source:
         target_window = preprocess.window_of(target, task.target)
@@ -143,7 +162,7 @@ def prepare(
             samples.Sample(
                 patient,
                 int(k),
-                cut.slices[k],
+                source_slices[k],
                 target_slices[k][..., None],
                 masks[k],
                 cut.window,
@@ -162,10 +181,23 @@ def prepare(
     )
 
 
-def _simulate(
+def simulate(
     task: tasks.Task, patient: str, target: volumes.Volume, seed: int
 ) -> tuple[volumes.Volume, dict]:
-    """The source that the simulator makes of a target, and how."""
+    """The source that a task's simulator makes of a target, and how.
+
+    Args:
+      task: the row.
+      patient: its name; with `seed` it decides on what is drawn.
+      target: in its unit.
+      seed: of the draw.
+
+    Returns:
+      The source, in LPS order, and the simulator's parameters.
+
+    Raises:
+      DataError: the task has no simulator.
+    """
     if task.simulator is None:
         raise errors.DataError(
             f"patient {patient} has no source; task {task.name} cannot "
@@ -181,6 +213,18 @@ def _simulate(
         outside=task.target.air,
     )
     return simulator.apply(upright, parameters), dataclasses.asdict(parameters)
+
+
+def _read(path: os.PathLike) -> volumes.Volume:
+    """Reads a volume that shows something."""
+    volume = io.read_volume(path)
+    first = volume.array.flat[0]
+    if (volume.array == first).all():
+        raise errors.DataError(
+            f"{path}: found {first:g} in every voxel, expected an image; check "
+            "which file this is."
+        )
+    return volume
 
 
 def _share(mask: np.ndarray) -> np.ndarray:

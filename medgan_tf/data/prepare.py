@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import functools
 import multiprocessing
 import os
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 
 import medgan_tf
-from medgan_tf import tasks
-from medgan_tf.data import manifest
-from medgan_tf.data import pairs
-from medgan_tf.data import preprocess
-from medgan_tf.data import records
+from medgan_tf import errors, tasks
+from medgan_tf.data import manifest, pairs, preprocess, records
 from medgan_tf.data import split as splits
 
 
@@ -43,13 +40,22 @@ def prepare_files(
 
     Raises:
       errors.DataError: a file or a pair is not usable.
-      errors.ResourceError: the folder cannot be written.
+      errors.ResourceError: the folder cannot be written, or there is too
+        little memory for so many workers.
     """
     function = functools.partial(pairs.read_and_prepare, task, seed=seed)
     is_simulated = any(pair.source is None for pair in study)
     origin = "simulated source" if is_simulated else "files"
     return _write(
-        task, function, study, output_dir, split, seed, workers, progress, origin
+        task,
+        function,
+        study,
+        output_dir,
+        split,
+        seed,
+        workers,
+        progress,
+        origin,
     )
 
 
@@ -142,14 +148,34 @@ def _in_order(
         return
     # Because a forked copy of a process that runs TensorFlow may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    with (
+        _explaining_death(),
+        concurrent.futures.ProcessPoolExecutor(
+            workers,
+            context,
+            # Ctrl-C reaches every process; one of them is to speak of it.
+            initializer=signal.signal,
+            initargs=(signal.SIGINT, signal.SIG_IGN),
+        ) as pool,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         waiting = []
-        remaining = iter(items)
-        with contextlib.ExitStack() as stack:
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            for item in remaining:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.pop(0).result()
-            while waiting:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * workers:
                 yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
+@contextlib.contextmanager
+def _explaining_death():
+    """Says what it most often means that a worker process is gone."""
+    try:
+        yield
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise errors.ResourceError(
+            "A worker process was killed, most often for lack of memory; use "
+            "fewer --workers."
+        ) from error

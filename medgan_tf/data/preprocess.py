@@ -4,6 +4,7 @@ Only the source image decides on the grid, the placement and its window, so
 that a prediction, which has no target, walks the same way as the training:
 
     cut_source = cut(source, task.source, task.voxel_size_mm)
+    inputs = normalise(cut_source.slices, cut_source.window)
     ...
     from_slices(outputs, cut_source.geometry, fill=task.target.air)
 
@@ -66,12 +67,12 @@ class Geometry:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CutVolume:
-    """A source volume as the network takes it, and the way back.
+    """A source volume as slices, and the way back.
 
     Attributes:
-      slices: float32 [Z, 256, 256, 1] in [-1, 1].
+      slices: float32 [Z, 256, 256, 1] in the modality's unit.
       geometry: leads back to the voxels of the volume.
-      window: (low, high) in the modality's unit, shown as -1 and 1.
+      window: (low, high) in the modality's unit, to be shown as -1 and 1.
     """
 
     slices: np.ndarray
@@ -86,6 +87,9 @@ def cut(
 ) -> CutVolume:
     """All that training and prediction do to a source volume.
 
+    What is left is to `normalise` the slices, which an exported model does
+    by itself.
+
     Args:
       volume: in its unit, in any orientation.
       modality: of the volume.
@@ -99,7 +103,7 @@ def cut(
     on_grid = resample(volume, grid, outside=modality.air)
     geometry = place(volume, grid, body_mask(on_grid, modality, window))
     slices = to_slices(on_grid.array, geometry, fill=modality.air)
-    return CutVolume(normalise(slices, window)[..., None], geometry, window)
+    return CutVolume(slices[..., None], geometry, window)
 
 
 def slice_grid(

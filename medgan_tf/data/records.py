@@ -77,8 +77,8 @@ class Dataset:
                 yield decode(record)
         except tf.errors.DataLossError as error:
             raise errors.DataError(
-                f"{self.folder}: a {split} record is damaged "
-                f"({error.message}); prepare the data again."
+                f"{self.folder} holds a damaged {split} record (its checksum "
+                "is wrong); copy the data set again or prepare it again."
             ) from error
 
 
@@ -166,7 +166,8 @@ class Writer:
     def __init__(self, folder: str | os.PathLike, name: str):
         self._folder = pathlib.Path(folder).absolute()
         self._name = name
-        if self._folder.exists() and (
+        # Because pathlib's own test fails on a name that is too long.
+        if os.path.exists(self._folder) and (
             not self._folder.is_dir() or any(self._folder.iterdir())
         ):
             raise errors.ResourceError(
@@ -186,8 +187,8 @@ class Writer:
             self._work.mkdir(parents=True)
         except OSError as error:
             raise errors.ResourceError(
-                f"{self._folder.parent} is not writable ({error.strerror}); "
-                "choose another --output_dir."
+                f"--output_dir={self._folder} cannot be made "
+                f"({error.strerror}); choose another folder."
             ) from error
         return self
 
@@ -283,7 +284,7 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
     path = folder / INFO_FILE
     try:
         info = json.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.DataError(
             f"--data_dir={folder} holds no records ({INFO_FILE} is missing); "
             "make them with prepare_data.py."
@@ -299,9 +300,19 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
             f"{path} is not of schema version {SCHEMA_VERSION}; prepare the "
             "data again with this version of medgan_tf."
         )
-    for split in info["splits"].values():
-        for shard in split["shards"]:
-            _check_shard(folder / shard["name"], shard["num_bytes"])
+    try:
+        shards = [
+            (folder / shard["name"], shard["num_bytes"])
+            for split in NUM_SHARDS
+            for shard in info["splits"][split]["shards"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise errors.DataError(
+            f"{path} does not list its shards; it was changed by hand: "
+            "prepare the data again."
+        ) from error
+    for shard, num_bytes in shards:
+        _check_shard(shard, num_bytes)
     return Dataset(folder, info)
 
 

@@ -29,7 +29,8 @@ class Volume:
             )
         if np.shape(self.affine) != (4, 4):
             raise ValueError(
-                f"An affine is a 4 x 4 matrix, got shape {np.shape(self.affine)}."
+                "An affine is a 4 x 4 matrix, got shape "
+                f"{np.shape(self.affine)}."
             )
 
     @property

@@ -143,9 +143,8 @@ METRICS = {
     "ssim": Metric("SSIM", ssim, higher_is_better=True),
     "psnr": Metric("PSNR", psnr, higher_is_better=True, unit="dB"),
     "mse": Metric("MSE", mse, higher_is_better=False, unit="0..255"),
-    "mae": Metric("MAE", mae, higher_is_better=False, is_physical=True),
-    "mae_mask": Metric(
-        "MAE in mask",
+    "mae": Metric(
+        "MAE",
         mae,
         higher_is_better=False,
         is_physical=True,

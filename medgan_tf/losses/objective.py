@@ -12,10 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from medgan_tf import methods
-from medgan_tf.losses import adversarial
-from medgan_tf.losses import perceptual
-from medgan_tf.losses import pixel
-from medgan_tf.losses import style
+from medgan_tf.losses import adversarial, perceptual, pixel, style
 
 
 class Reference(NamedTuple):

@@ -43,9 +43,7 @@ def perceptual_loss(
     return tf.add_n(terms) if terms else tf.constant(0.0)
 
 
-def margin_loss(
-    perceptual: tf.Tensor, margin: float
-) -> tf.Tensor:
+def margin_loss(perceptual: tf.Tensor, margin: float) -> tf.Tensor:
     """PAN's hinge on the discriminator: max(0, m - perceptual loss).
 
     Wang et al. 2018: the discriminator keeps its features of translation and

@@ -116,9 +116,7 @@ class SpectralProjection(tf.Module):
         for kernel, vector in zip(self._kernels, self.vectors, strict=True):
             value = tf.convert_to_tensor(kernel.value)
             matrix = tf.reshape(value, [-1, value.shape[-1]])
-            sigma, u = power_iteration(
-                matrix, vector, self._power_iterations
-            )
+            sigma, u = power_iteration(matrix, vector, self._power_iterations)
             vector.assign(u)
             kernel.assign(value / sigma)
 

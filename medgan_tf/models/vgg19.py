@@ -8,6 +8,8 @@ blocks cost four times as much as a U-block.
 from __future__ import annotations
 
 import pathlib
+import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -24,6 +26,16 @@ LAYERS = tuple(
 )
 # Means of blue, green and red (0..255) that the weights were trained with.
 BGR_MEANS = (103.939, 116.779, 123.68)
+# What numpy.load raises for a file that is cut short, damaged or no .npz at
+# all; TypeError, because an .npy under that name is no context manager.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class VGG19Features(keras.Model):
@@ -150,13 +162,17 @@ def _load(convolutions: list[keras.Layer], weights: str) -> None:
 def _from_npz(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Reads `block1_conv1__kernel` and `block1_conv1__bias` pairs."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because numpy leaves a damaged file open.
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return {
                 name: (arrays[f"{name}__kernel"], arrays[f"{name}__bias"])
                 for name in LAYERS
                 if f"{name}__kernel" in arrays and f"{name}__bias" in arrays
             }
-    except (OSError, ValueError, EOFError) as error:
+    except _UNREADABLE as error:
         raise errors.ArtefactError(
             f"VGG-19 weights: {path} is not a readable .npz file ({error}); "
             "get it again."

@@ -1,11 +1,11 @@
 """The state of a run on disk: run.json, checkpoints, and the way back.
 
-    workdir/
-      run.json             resolved method, task, settings, data, versions
-      metrics.jsonl        every number that was logged
-      train/ validation/   TensorBoard events
-      checkpoints/ckpt-N   everything that training changes, the last two
-      best/ckpt-N          the generator that validated best, best.json
+workdir/
+  run.json             resolved method, task, settings, data, versions
+  metrics.jsonl        every number that was logged
+  train/ validation/   TensorBoard events
+  checkpoints/ckpt-N   everything that training changes, the last two
+  best/ckpt-N          the generator that validated best, best.json
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 import medgan_tf
-from medgan_tf import errors
-from medgan_tf import methods
-from medgan_tf import tasks
+from medgan_tf import errors, methods, tasks
 from medgan_tf.data import records
 from medgan_tf.models import casnet
 from medgan_tf.training import config as configs
@@ -89,6 +87,7 @@ def open_run(
                     "is_simulated",
                     "source_channels",
                     "target_channels",
+                    "voxel_size_mm",
                 )
             },
         },

@@ -12,18 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from medgan_tf import errors
-from medgan_tf import methods
-from medgan_tf import tasks
-from medgan_tf.data import pipeline
-from medgan_tf.data import records
+from medgan_tf import errors, methods, tasks
+from medgan_tf.data import pipeline, records
 from medgan_tf.data import sample as samples
-from medgan_tf.evaluation import evaluate
-from medgan_tf.evaluation import metrics
-from medgan_tf.training import checkpoint
+from medgan_tf.evaluation import evaluate, metrics
+from medgan_tf.training import checkpoint, summaries
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
-from medgan_tf.training import summaries
 
 BEST_METRIC = "ssim"
 
@@ -158,7 +153,9 @@ def _log_facts(
     _log.info(
         "%s: %s.",
         trainer.method.title,
-        ", ".join(f"{name} {n:,} parameters" for name, n in num_parameters.items()),
+        ", ".join(
+            f"{name} {n:,} parameters" for name, n in num_parameters.items()
+        ),
     )
     _log.info(
         "Memory for weights, gradients, Adam and activations: about %.1f GB.",
@@ -193,23 +190,25 @@ def _finite(terms: dict, step: int, run: checkpoint.Run) -> dict[str, float]:
 
 def _tagged(values: dict[str, float]) -> dict[str, float]:
     """TensorBoard tags: each term, its share of the total, probabilities."""
-    tagged = {}
-    for name, value in values.items():
-        is_probability = name.startswith("p_")
-        tagged[f"discriminator/{name}" if is_probability else f"loss/{name}"] = (
-            value
-        )
-        if name.endswith("_total") or is_probability:
-            continue
-        if not name.startswith("discriminator"):
-            total = sum(
-                abs(v)
-                for n, v in values.items()
-                if not n.startswith(("discriminator", "p_"))
-                and not n.endswith("_total")
-            )
-            tagged[f"share/{name}"] = abs(value) / total if total else 0.0
-    return tagged
+    generator_terms = {
+        name: abs(value)
+        for name, value in values.items()
+        if not name.startswith(("discriminator", "p_"))
+        and not name.endswith("_total")
+    }
+    total = sum(generator_terms.values())
+    return {
+        **{
+            f"discriminator/{name}"
+            if name.startswith("p_")
+            else f"loss/{name}": value
+            for name, value in values.items()
+        },
+        **{
+            f"share/{name}": value / total if total else 0.0
+            for name, value in generator_terms.items()
+        },
+    }
 
 
 def _saturation(trainer: steps.Trainer, source) -> dict[str, float]:
@@ -233,9 +232,7 @@ def _validate(
     trainer: steps.Trainer, validation: list[samples.Sample]
 ) -> dict[str, float]:
     """Mean over patients of each metric."""
-    scores = evaluate.score_slices(
-        validation, trainer.translate, batch_size=1
-    )
+    scores = evaluate.score_slices(validation, trainer.translate, batch_size=1)
     return evaluate.summarise(scores.rows)["translated"].patient_mean
 
 

@@ -9,10 +9,7 @@ import tensorflow as tf
 
 from medgan_tf import methods
 from medgan_tf.losses import objective
-from medgan_tf.models import casnet
-from medgan_tf.models import discriminator
-from medgan_tf.models import layers
-from medgan_tf.models import vgg19
+from medgan_tf.models import casnet, discriminator, layers, vgg19
 from medgan_tf.training import adam
 
 SLICE_SIZE = 256
@@ -273,9 +270,7 @@ class Trainer:
         discriminator_gradients = discriminator_tape.gradient(
             discriminator_total, discriminator_variables
         )
-        self.generator_optimizer.apply(
-            generator_gradients, generator_variables
-        )
+        self.generator_optimizer.apply(generator_gradients, generator_variables)
         self.discriminator_optimizer.apply(
             discriminator_gradients, discriminator_variables
         )

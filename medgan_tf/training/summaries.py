@@ -56,7 +56,9 @@ class Summaries:
         """Writes images [H, W] in [-1, 1] side by side."""
         strip = (np.concatenate(images, axis=1) + 1) / 2
         with self._writer(split).as_default(step):
-            tf.summary.image("samples/source_target_u_blocks", strip[None, ..., None])
+            tf.summary.image(
+                "samples/source_target_u_blocks", strip[None, ..., None]
+            )
         self._writer(split).flush()
 
     def close(self) -> None:

@@ -24,8 +24,8 @@ def rows():
             for image in ("source", "translated"):
                 values = dict(
                     zip(
-                        ["ssim", "psnr", "mse", "mae", "mae_mask"],
-                        rng.uniform(0.1, 0.9, 5),
+                        ["ssim", "psnr", "mse", "mae"],
+                        rng.uniform(0.1, 0.9, 4),
                         strict=True,
                     )
                 )
@@ -130,8 +130,8 @@ def test_no_scores_are_an_error(tmp_path):
 
 def test_the_table_is_aligned_and_points_to_the_better_direction():
     values = [
-        ("source", [0.5, 20.0, 1500.0, 120.0, 240.0]),
-        ("translated", [0.9, 30.0, 65.0, 40.0, 80.0]),
+        ("source", [0.5, 20.0, 1500.0, 120.0]),
+        ("translated", [0.9, 30.0, 65.0, 40.0]),
     ]
     scores = [
         evaluate.Score(
@@ -140,7 +140,7 @@ def test_the_table_is_aligned_and_points_to_the_better_direction():
             image,
             dict(
                 zip(
-                    ["ssim", "psnr", "mse", "mae", "mae_mask"],
+                    ["ssim", "psnr", "mse", "mae"],
                     numbers,
                     strict=True,
                 )
@@ -158,14 +158,12 @@ def test_the_table_is_aligned_and_points_to_the_better_direction():
         "PSNR (dB) ↑                     20.00 ± 0.00     30.00 ± 0.00",
         "MSE (0..255) ↓                1500.00 ± 0.00     65.00 ± 0.00",
         "MAE (HU) ↓                     120.00 ± 0.00     40.00 ± 0.00",
-        "MAE in mask (HU) ↓             240.00 ± 0.00     80.00 ± 0.00",
         "",
         "mean over slices (2)",
         "SSIM ↑                                0.5000           0.9000",
         "PSNR (dB) ↑                            20.00            30.00",
         "MSE (0..255) ↓                       1500.00            65.00",
         "MAE (HU) ↓                            120.00            40.00",
-        "MAE in mask (HU) ↓                    240.00            80.00",
     ]
 
 

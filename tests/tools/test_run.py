@@ -99,7 +99,7 @@ def test_flags_and_arguments_reach_main(script):
         positional=("IN", "OUT"),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "mr_ct 7 ['in.nii', 'out.nii']\n2\n"
+    assert done.stdout == "mr_ct 7 ['in.nii', 'out.nii']\n3\n"
 
 
 def test_a_log_level_that_the_user_set_is_kept(script):

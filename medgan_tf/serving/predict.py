@@ -1,0 +1,134 @@
+"""A volume in, an exported model, a volume out on exactly the same voxels.
+
+Imports no network: a SavedModel, its `medgan.json` and the preprocessing that
+cut the training slices are all it takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from medgan_tf import errors, tasks
+from medgan_tf.data import preprocess
+from medgan_tf.data import volume as volumes
+
+INFO_FILE = "assets.extra/medgan.json"
+SIGNATURE = "serving_default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """An exported model, loaded.
+
+    Attributes:
+      loaded: holds the variables, which a signature alone does not keep.
+      translate: the signature `serving_default`.
+      source: modality that it takes.
+      target: modality that it gives.
+      voxel_size_mm: grid on which its training slices were cut.
+      info: `medgan.json` as a dict.
+    """
+
+    loaded: object
+    translate: Callable[..., dict[str, tf.Tensor]]
+    source: tasks.Modality
+    target: tasks.Modality
+    voxel_size_mm: tuple[float | None, float | None, float | None]
+    info: dict
+
+
+def load(folder: str | os.PathLike) -> Model:
+    """Loads what `export` wrote.
+
+    Args:
+      folder: a version folder, or the one above it: then the highest number.
+
+    Raises:
+      errors.ArtefactError: there is no such model, or it is damaged.
+    """
+    version = _version_folder(pathlib.Path(folder))
+    try:
+        info = json.loads((version / INFO_FILE).read_text())
+        source, target = (
+            tasks.Modality(
+                **{
+                    **info[side],
+                    "window": info[side]["window"]
+                    and tuple(info[side]["window"]),
+                }
+            )
+            for side in ("source", "target")
+        )
+        voxel_size_mm = tuple(info["voxel_size_mm"])
+        loaded = tf.saved_model.load(str(version))
+        translate = loaded.signatures[SIGNATURE]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        tf.errors.OpError,
+    ) as error:
+        raise errors.ArtefactError(
+            f"--model={folder} cannot be loaded "
+            f"({str(error).splitlines()[0]}); export it again with export.py."
+        ) from error
+
+    return Model(loaded, translate, source, target, voxel_size_mm, info)
+
+
+def translate_volume(
+    model: Model,
+    volume: volumes.Volume,
+    *,
+    batch_size: int = 4,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> volumes.Volume:
+    """Translates every slice of a volume.
+
+    Args:
+      model: from `load`.
+      volume: of the model's source modality, in its unit, in any orientation.
+      batch_size: slices at a time.
+      progress: wraps the iteration over batches, such as tqdm.
+
+    Returns:
+      A volume in the target's unit with the shape and affine of the source's;
+      the target's value of air where nothing was translated.
+
+    Raises:
+      errors.DataError: the volume is empty, or larger than a slice.
+    """
+    cut = preprocess.cut(volume, model.source, model.voxel_size_mm)
+    translated = np.empty(cut.slices.shape[:3], np.float32)
+    for first in progress(range(0, len(cut.slices), batch_size)):
+        batch = cut.slices[first : first + batch_size]
+        inputs = {"source": tf.constant(batch)}
+        if model.source.window is None:
+            inputs["source_scale"] = tf.fill([len(batch)], cut.window[1])
+        outputs = model.translate(**inputs)["translated"]
+        translated[first : first + len(batch)] = outputs[..., 0]
+    return preprocess.from_slices(
+        translated, cut.geometry, fill=model.target.air
+    )
+
+
+def _version_folder(folder: pathlib.Path) -> pathlib.Path:
+    if (folder / "saved_model.pb").exists():
+        return folder
+    versions = []
+    if folder.is_dir():
+        versions = [f for f in folder.iterdir() if f.name.isdigit()]
+    if not versions:
+        raise errors.ArtefactError(
+            f"--model={folder} holds no exported model; give the --output_dir "
+            "that export.py had."
+        )
+    return max(versions, key=lambda f: int(f.name))

@@ -1,0 +1,135 @@
+"""A list of files that cannot be a cohort is refused before any is read."""
+
+import pathlib
+
+import pytest
+
+from medgan_tf import errors
+from medgan_tf.data import manifest
+
+HEADER = "patient,source,target\n"
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two patients' folders with two files each, and a writer of manifests."""
+    for patient in ("ann", "bob"):
+        (tmp_path / patient).mkdir()
+        for name in ("MR.nii", "CT.nii"):
+            (tmp_path / patient / name).touch()
+
+    def write(text: str | bytes) -> pathlib.Path:
+        path = tmp_path / "pairs.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(errors.DataError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+def test_paths_are_relative_to_the_manifest_and_a_source_may_be_left_out(
+    study, tmp_path
+):
+    path = study(HEADER + "ann,ann/MR.nii,ann/CT.nii\nbob,,bob/CT.nii\n")
+    assert manifest.read_csv(path) == [
+        manifest.Pair(
+            "ann", tmp_path / "ann" / "MR.nii", tmp_path / "ann" / "CT.nii"
+        ),
+        manifest.Pair("bob", None, tmp_path / "bob" / "CT.nii"),
+    ]
+
+
+def test_other_columns_quotes_and_the_mark_of_a_spreadsheet_do_no_harm(study):
+    path = study(
+        b"\xef\xbb\xbftarget,age,patient,source\r\n"
+        b'"ann/CT.nii",54, ann ,ann/MR.nii\r\n\r\n'
+    )
+    (pair,) = manifest.read_csv(path)
+    assert (pair.patient, pair.source.name, pair.target.name) == (
+        "ann",
+        "MR.nii",
+        "CT.nii",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has the columns none"),
+        ("patient;source;target\n", "patient,source,target missing"),
+        ("patient,source\nann,MR.nii\n", "target missing"),
+        (HEADER, "names no patient"),
+        (HEADER + ",ann/MR.nii,ann/CT.nii\n", "line 2: patient and target"),
+        (HEADER + "\nann,ann/MR.nii,\n", "line 3: patient and target"),
+        (HEADER + "ann,ann/MR.nii\n", "line 2: patient and target"),
+        (HEADER + "ann,,ann/CT.nii,1\n", "line 2 has more fields than the 3"),
+        (HEADER + 'ann,,"ann/CT.nii\nbob,,bob/CT.nii\n', "cannot be read"),
+        (HEADER.encode() + b"\xff\xfe", "cannot be read"),
+        (HEADER + "ann,,ann/PET.nii\n", "ann/PET.nii, named in"),
+        (HEADER + "ann,,CT.nii\0\n", "does not exist"),
+        (HEADER + f"ann,,{'x' * 5000}.nii\n", "does not exist"),
+        (HEADER + "ann,,ann/CT.nii\nann,,ann/CT.nii\n", "twice, for ann"),
+        (HEADER + "ann,ann/CT.nii,ann/../ann/CT.nii\n", "twice, for ann"),
+        (
+            HEADER + "ann,bob/MR.nii,ann/CT.nii\nbob,,bob/CT.nii\n",
+            "pairs patient ann with .*bob/MR.nii, .* in the folder of bob",
+        ),
+    ],
+)
+def test_a_manifest_that_is_no_cohort_is_refused(study, text, words):
+    path = study(text)
+    assert str(path) in refusal(manifest.read_csv, path)
+    with pytest.raises(errors.DataError, match=words):
+        manifest.read_csv(path)
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path):
+    assert "no.csv cannot be read" in refusal(
+        manifest.read_csv, tmp_path / "no.csv"
+    )
+
+
+def test_a_link_that_leads_to_itself_does_not_exist(study, tmp_path):
+    (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
+    path = study(HEADER + "ann,,loop.nii\n")
+    assert "does not exist" in refusal(manifest.read_csv, path)
+
+
+def test_patterns_pair_the_files_of_each_folder(study, tmp_path):
+    pairs = manifest.match_globs(tmp_path, "*/MR.nii", "*/CT.nii")
+    assert [pair.patient for pair in pairs] == ["ann", "bob"]
+    assert all(pair.source.name == "MR.nii" for pair in pairs)
+    assert all(pair.patient in pair.target.parts for pair in pairs)
+
+
+def test_without_a_source_pattern_every_source_is_simulated(study, tmp_path):
+    pairs = manifest.match_globs(tmp_path, None, "*/CT.nii")
+    assert [pair.source for pair in pairs] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("*/PET.nii", "*/CT.nii", "No file .* matches \\*/PET.nii"),
+        ("ann/MR.nii", "*/CT.nii", "Patient bob has a file for \\*/CT.nii and"),
+        ("*/*.nii", "*/CT.nii", "Patient ann has several files"),
+        ("*/CT.nii", "*/CT.nii", "twice"),
+        ("/*/MR.nii", "*/CT.nii", "'/\\*/MR.nii' is not usable"),
+        ("", "*/CT.nii", "'' is not usable"),
+    ],
+)
+def test_patterns_that_do_not_pair_are_refused(
+    study, tmp_path, source, target, words
+):
+    with pytest.raises(errors.DataError, match=words):
+        manifest.match_globs(tmp_path, source, target)
+
+
+def test_an_input_folder_that_is_not_there_is_refused(tmp_path):
+    message = refusal(manifest.match_globs, tmp_path / "no", None, "*.nii")
+    assert "is not a folder" in message

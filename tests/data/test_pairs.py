@@ -1,0 +1,236 @@
+"""Two volumes of a patient become pairs of slices, or are refused by name."""
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medgan_tf import errors, tasks
+from medgan_tf.data import (
+    io,
+    low_count_pet,
+    manifest,
+    mr_motion,
+    pairs,
+    phantom,
+    preprocess,
+)
+from medgan_tf.data import volume as volumes
+
+MR_CT = tasks.TASKS["mr_ct"]
+# Without interpolation a pixel of a slice is a voxel of the file.
+AS_STORED = tasks.with_voxel_size(MR_CT, (None, None, None))
+DENOISE = tasks.TASKS["pet_denoise"]
+# 24 voxels in the middle of 256 pixels.
+INSIDE = slice(116, 140)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return phantom.patient(0, shape=(24, 24, 4), spacing=(9.0, 9.0, 12.0))
+
+
+def with_array(volume, array):
+    return volumes.Volume(array.astype(np.float32), volume.affine)
+
+
+def prepare(task, source, target, patient="ann", seed=0):
+    return pairs.prepare(task, patient, source, target, seed)
+
+
+def test_slices_without_body_are_dropped(images):
+    ct = images["CT"].array.copy()
+    ct[:, :, 0] = -1000.0
+    prepared = prepare(MR_CT, images["MR"], with_array(images["CT"], ct))
+    assert [s.slice_index for s in prepared.samples] == [1, 2, 3]
+    assert prepared.num_dropped == 1
+
+
+def test_slices_that_the_target_does_not_reach_are_dropped(images):
+    ct = images["CT"]
+    shifted = ct.affine @ nib.affines.from_matvec(np.eye(3), [0, 0, 2])
+    upper = volumes.Volume(np.ascontiguousarray(ct.array[:, :, 2:]), shifted)
+    prepared = prepare(MR_CT, images["MR"], upper)
+    assert [s.slice_index for s in prepared.samples] == [2, 3]
+    assert prepared.num_dropped == 2
+
+
+def test_the_window_leads_back_to_hounsfield_units(images):
+    ct = np.clip(images["CT"].array, -1000, 2000)
+    for sample in prepare(AS_STORED, images["MR"], images["CT"]).samples:
+        low, high = sample.target_window
+        found = (sample.target[..., 0] + 1) / 2 * (high - low) + low
+        # Rows run to the back, columns to the patient's left: LPS as it is.
+        np.testing.assert_allclose(
+            found[INSIDE, INSIDE], ct[:, :, sample.slice_index].T, atol=0.5
+        )
+        outside = np.ones([256, 256], bool)
+        outside[INSIDE, INSIDE] = False
+        assert (found[outside] == -1000).all()
+        np.testing.assert_array_equal(sample.mask, ~outside)
+
+
+def test_training_and_prediction_cut_alike(images):
+    cut = preprocess.cut(images["MR"], MR_CT.source, MR_CT.voxel_size_mm)
+    prepared = prepare(MR_CT, images["MR"], images["CT"])
+    for sample in prepared.samples:
+        assert sample.source_window == cut.window
+        np.testing.assert_array_equal(
+            sample.source,
+            preprocess.normalise(cut.slices[sample.slice_index], cut.window),
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "modality", "simulator"),
+    [("pet_denoise", "PET", low_count_pet), ("mr_motion", "MR", mr_motion)],
+)
+def test_a_simulated_source_can_be_made_again_from_its_parameters(
+    images, task, modality, simulator
+):
+    row = tasks.with_voxel_size(tasks.TASKS[task], (None, None, None))
+    prepared = prepare(row, None, images[modality])
+    parameters = simulator.Parameters(**prepared.parameters)
+    again = simulator.apply(images[modality], parameters)
+    sample = prepared.samples[0]
+    expected = preprocess.normalise(again.array, sample.source_window)
+    np.testing.assert_array_equal(
+        sample.source[INSIDE, INSIDE, 0], expected[:, :, sample.slice_index].T
+    )
+    assert not np.array_equal(sample.source, sample.target)
+
+
+def test_what_is_drawn_depends_on_patient_and_seed_alone(images):
+    def drawn(**changes):
+        return prepare(DENOISE, None, images["PET"], **changes).parameters
+
+    assert drawn() == drawn()
+    assert drawn() != drawn(patient="bob")
+    assert drawn() != drawn(seed=1)
+
+
+def test_a_source_from_a_file_has_no_parameters(images):
+    assert prepare(MR_CT, images["MR"], images["CT"]).parameters is None
+
+
+def test_the_mean_over_the_body_is_that_of_the_target(images):
+    prepared = prepare(AS_STORED, images["MR"], images["CT"])
+    ct = images["CT"].array
+    # The mask is a threshold with holes filled: air inside counts, so the
+    # mean is lower than that of the voxels above the threshold.
+    assert np.count_nonzero(ct > -500) <= prepared.body_voxels <= ct.size
+    mean = prepared.body_sum / prepared.body_voxels
+    assert ct.mean() < mean <= ct[ct > -500].mean() + 1e-3
+
+
+def test_the_share_beyond_the_window_is_told(images):
+    ct = images["CT"].array.copy()
+    ct[:, :, 0] = np.where(ct[:, :, 0] > 0, 3000.0, ct[:, :, 0])
+    beyond = (ct > 2000) | (ct < -1000)
+    prepared = prepare(MR_CT, images["MR"], with_array(images["CT"], ct))
+    assert prepared.clipped[1] == pytest.approx(beyond.mean())
+
+
+def test_a_missing_source_that_cannot_be_simulated_is_refused(images):
+    with pytest.raises(errors.DataError, match="ann has no source; task mr_ct"):
+        prepare(MR_CT, None, images["CT"])
+
+
+def test_a_target_without_body_is_refused(images):
+    air = with_array(images["CT"], np.minimum(images["CT"].array, -600))
+    with pytest.raises(errors.DataError, match="no slice of patient ann"):
+        prepare(MR_CT, images["MR"], air)
+
+
+def test_a_pet_source_in_another_unit_is_refused(images):
+    tiny = with_array(images["PET"], images["PET"].array / 1e4)
+    with pytest.raises(errors.DataError, match="PET values .* check .* unit"):
+        prepare(tasks.TASKS["pet_ct"], tiny, images["CT"])
+
+
+@pytest.fixture
+def files(images, tmp_path):
+    """Writes MR.nii.gz and CT.nii.gz of ann, changed; returns their pair."""
+
+    def write(**changed):
+        for name in ("MR", "CT"):
+            volume = changed.get(name, images[name])
+            if isinstance(volume, volumes.Volume):
+                # Not by our writer, which refuses what we want to read.
+                volume = nib.Nifti1Image(volume.array, volume.affine)
+            nib.save(volume, tmp_path / f"{name}.nii.gz")
+        return manifest.Pair(
+            "ann", tmp_path / "MR.nii.gz", tmp_path / "CT.nii.gz"
+        )
+
+    return write
+
+
+def test_files_give_the_same_slices_as_volumes(images, files):
+    from_files = pairs.read_and_prepare(MR_CT, files(), 0)
+    direct = prepare(MR_CT, images["MR"], images["CT"])
+    assert len(from_files.samples) == len(direct.samples) == 4
+    # Because a NIfTI header rounds the affine to float32.
+    np.testing.assert_allclose(
+        from_files.samples[1].source, direct.samples[1].source, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+@pytest.mark.parametrize("name", ["MR", "CT"])
+def test_an_image_of_one_value_is_refused_by_name(images, files, name, value):
+    flat = with_array(images[name], np.full(images[name].shape, value))
+    with pytest.raises(errors.DataError, match="in every voxel") as caught:
+        pairs.read_and_prepare(MR_CT, files(**{name: flat}), 0)
+    assert f"{name}.nii.gz: found {value:g} in" in str(caught.value)
+
+
+def test_a_pair_of_different_places_is_refused_with_both_names(images, files):
+    affine = images["CT"].affine.copy()
+    affine[:3, 3] += 1000.0
+    away = volumes.Volume(images["CT"].array, affine)
+    with pytest.raises(errors.DataError, match="CT.nii.gz covers 0% of .*MR"):
+        pairs.read_and_prepare(MR_CT, files(CT=away), 0)
+
+
+def test_a_series_of_volumes_is_refused_by_name(images, files):
+    array = np.stack([images["MR"].array] * 3, axis=-1)
+    series = nib.Nifti1Image(array, images["MR"].affine)
+    with pytest.raises(errors.DataError, match="MR.nii.gz.*3 time points"):
+        pairs.read_and_prepare(MR_CT, files(MR=series), 0)
+
+
+def test_a_voxel_that_is_not_a_number_is_refused_by_name(images, files):
+    array = images["CT"].array.copy()
+    array[1, 2, 3] = np.nan
+    holed = with_array(images["CT"], array)
+    with pytest.raises(errors.DataError, match="CT.nii.gz.*NaN.*1, 2, 3"):
+        pairs.read_and_prepare(MR_CT, files(CT=holed), 0)
+
+
+def test_a_damaged_file_is_refused_by_name(files):
+    pair = files()
+    pair.source.write_bytes(pair.source.read_bytes()[:-9])
+    with pytest.raises(errors.DataError, match="MR.nii.gz.*damaged gzip"):
+        pairs.read_and_prepare(MR_CT, pair, 0)
+
+
+def test_what_is_wrong_with_the_pair_names_both_files(images, files):
+    air = with_array(images["CT"], np.minimum(images["CT"].array, -600))
+    with pytest.raises(errors.DataError, match="MR.nii.gz and .*CT.nii.gz: no"):
+        pairs.read_and_prepare(MR_CT, files(CT=air), 0)
+
+
+def test_negative_activity_cannot_be_simulated(images, tmp_path):
+    negative = with_array(images["PET"], images["PET"].array - 1)
+    io.write_volume(tmp_path / "PET.nii", negative)
+    pair = manifest.Pair("ann", None, tmp_path / "PET.nii")
+    with pytest.raises(errors.DataError, match="PET.nii: PET values go down"):
+        pairs.read_and_prepare(DENOISE, pair, 0)
+
+
+def test_a_body_wider_than_a_slice_is_refused_with_a_remedy(images, files):
+    fine = dataclasses.replace(MR_CT, voxel_size_mm=(0.5, 0.5, None))
+    with pytest.raises(errors.DataError, match="larger --voxel_size_mm"):
+        pairs.read_and_prepare(fine, files(), 0)

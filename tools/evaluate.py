@@ -1,0 +1,127 @@
+"""Scores a trained run on patients it was not trained on.
+
+Writes scores.csv (one line per slice), scores.json (patients and means) and
+examples.png (source, translated, target, error), and prints the means.
+
+Example:
+  evaluate.py --workdir=runs/mr_ct
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from medgan_tf import errors, tasks
+from medgan_tf.tools import _run
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run folder of train.py.", required=True
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Records (default: those the run was trained on)."
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ["train", "validation", "test"], "Which patients."
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Where results go (default: WORKDIR/SPLIT_CHECKPOINT)."
+)
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Best by validation, or the last."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 4, "Slices translated at a time.", lower_bound=1
+)
+
+
+def main(_: list[str]) -> None:
+    _run.import_tensorflow()
+    import tensorflow as tf
+    import tqdm
+
+    from medgan_tf.data import records
+    from medgan_tf.evaluation import baselines, evaluate, report
+    from medgan_tf.training import checkpoint
+
+    run = checkpoint.load_run(_WORKDIR.value)
+    dataset = records.open_dataset(_DATA_DIR.value or run.data["folder"])
+    task = tasks.TASKS[run.task]
+    if dataset.info["task"] != task.name:
+        raise errors.DataError(
+            f"{dataset.folder} was prepared for {dataset.info['task']}, the "
+            f"run was trained for {task.name}; give records of that task."
+        )
+    split = _SPLIT.value
+    if not dataset.num_slices(split):
+        raise errors.DataError(
+            f"{dataset.folder} has no {split} patients; choose another "
+            "--split or prepare the data with some."
+        )
+    generator, step = checkpoint.load_generator(run, _CHECKPOINT.value)
+    translate = tf.function(generator, reduce_retracing=True)
+
+    def samples():
+        return tqdm.tqdm(
+            dataset.samples(split),
+            total=dataset.num_slices(split),
+            unit="slice",
+            desc=split,
+        )
+
+    scores = evaluate.score_slices(
+        samples(),
+        translate,
+        score_source=task.source == task.target,
+        baselines={
+            "training mean": baselines.training_mean(
+                task.target, dataset.info["train_body_mean"]
+            )
+        },
+        batch_size=_BATCH_SIZE.value,
+    )
+    output_dir = pathlib.Path(
+        _OUTPUT_DIR.value or run.workdir / f"{split}_{_CHECKPOINT.value}"
+    )
+    is_simulated = dataset.info["is_simulated"]
+    csv_path, json_path = report.write_scores(
+        output_dir,
+        scores.rows,
+        {
+            "task": task.name,
+            "method": run.method.name,
+            "split": split,
+            "checkpoint": _CHECKPOINT.value,
+            "discriminator_steps": step,
+            "unit": task.target.unit,
+            "is_simulated": is_simulated,
+            "num_skipped": scores.num_skipped,
+            "data_fingerprint": dataset.info["fingerprint"],
+        },
+    )
+    examples = evaluate.translate_examples(
+        dataset.samples(split), translate, evaluate.choose_examples(scores.rows)
+    )
+    picture = report.picture(
+        output_dir / "examples.png",
+        examples,
+        task=task,
+        method=run.method.title,
+        is_simulated=is_simulated,
+    )
+    print(
+        f"{run.method.title}, {task.title}: {split} patients, step {step}"
+        f"{' (simulated images)' if is_simulated else ''}"
+    )
+    print(report.table(evaluate.summarise(scores.rows), unit=task.target.unit))
+    for path in (csv_path, json_path, picture):
+        print(path)
+
+
+def run() -> None:
+    _run.run(main)
+
+
+if __name__ == "__main__":
+    run()
