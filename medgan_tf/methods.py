@@ -126,8 +126,21 @@ class Method:
                     f"{field}_layers must name at least one layer of VGG-19, "
                     f"or {field} be 0."
                 )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+        for field in ("dropout", "beta_1"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(
+                    f"{field} must be in [0, 1), got {getattr(self, field)}."
+                )
+        if self.discriminator_layers > 6:
+            raise ValueError(
+                "discriminator_layers must be at most 6 (patches of 574 "
+                f"pixels), got {self.discriminator_layers}."
+            )
+        if not all(0 <= w < float("inf") for w in self.perceptual_layers):
+            raise ValueError(
+                "perceptual_layers must be finite numbers of at least 0, got "
+                f"{self.perceptual_layers}."
+            )
         if self.uses_discriminator_features and (
             len(self.perceptual_layers) != self.discriminator_layers + 2
         ):

@@ -94,14 +94,14 @@ def main(_: list[str]) -> None:
             "0.7,0.1,0.2."
         )
 
+    pairs, split = _cohort(fractions)
     _run.import_tensorflow()
     import tqdm
 
-    from medgan_tf.data import manifest, prepare
-    from medgan_tf.data import split as splits
+    from medgan_tf.data import prepare
 
     progress = functools.partial(tqdm.tqdm, unit="patient", desc=task.name)
-    if not (_MANIFEST.value or _INPUT_DIR.value):
+    if not pairs:
         dataset = prepare.prepare_phantoms(
             task,
             _PHANTOMS.value,
@@ -111,23 +111,11 @@ def main(_: list[str]) -> None:
             progress=functools.partial(progress, total=_PHANTOMS.value),
         )
     else:
-        if _MANIFEST.value:
-            pairs = manifest.read_csv(_MANIFEST.value)
-        else:
-            pairs = manifest.match_globs(
-                _INPUT_DIR.value, _SOURCE.value, _TARGET.value
-            )
         dataset = prepare.prepare_files(
             task,
             pairs,
             _OUTPUT_DIR.value,
-            split=splits.split_patients(
-                [pair.patient for pair in pairs],
-                test=_TEST.value,
-                validation=_VALIDATION.value,
-                fractions=fractions,
-                seed=_run.SEED.value,
-            ),
+            split=split,
             seed=_run.SEED.value,
             workers=_WORKERS.value,
             progress=functools.partial(progress, total=len(pairs)),
@@ -145,6 +133,30 @@ def main(_: list[str]) -> None:
     if dataset.info["is_simulated"]:
         print(f"Simulated images ({dataset.info['origin']}).")
     print(f"Records: {dataset.folder}")
+
+
+def _cohort(fractions: tuple[float, ...]):
+    """Pairs of files and their split; empty if there are none to be read."""
+    # NumPy is enough for this, so a mistake is told before TensorFlow is in.
+    from medgan_tf.data import manifest
+    from medgan_tf.data import split as splits
+
+    if _MANIFEST.value:
+        pairs = manifest.read_csv(_MANIFEST.value)
+    elif _INPUT_DIR.value:
+        pairs = manifest.match_globs(
+            _INPUT_DIR.value, _SOURCE.value, _TARGET.value
+        )
+    else:
+        return [], {}
+    split = splits.split_patients(
+        [pair.patient for pair in pairs],
+        test=_TEST.value,
+        validation=_VALIDATION.value,
+        fractions=fractions,
+        seed=_run.SEED.value,
+    )
+    return pairs, split
 
 
 def _voxel_size(texts: list[str] | None):

@@ -30,8 +30,8 @@ def generator_loss(
       A float32 scalar.
     """
     if form == "saturating":
-        return -_mean_negative_log(-translated_logits, probabilities)
-    return _mean_negative_log(translated_logits, probabilities)
+        return -_mean_loss(translated_logits, False, probabilities)
+    return _mean_loss(translated_logits, True, probabilities)
 
 
 def discriminator_loss(
@@ -53,16 +53,20 @@ def discriminator_loss(
     Returns:
       A float32 scalar.
     """
-    # 1 - sigmoid(z) = sigmoid(-z), without the cancellation.
-    return _mean_negative_log(target_logits, probabilities) + (
-        _mean_negative_log(-translated_logits, probabilities)
+    return _mean_loss(target_logits, True, probabilities) + (
+        _mean_loss(translated_logits, False, probabilities)
     )
 
 
-def _mean_negative_log(logits: tf.Tensor, probabilities: str) -> tf.Tensor:
-    """Mean of -log sigmoid(logits)."""
+def _mean_loss(
+    logits: tf.Tensor, is_real: bool, probabilities: str
+) -> tf.Tensor:
+    """Mean of -log p, or of -log(1 - p) where not `is_real`."""
     logits = tf.cast(logits, tf.float32)
     if probabilities == "epsilon":
         p = tf.sigmoid(logits)
+        # In float32 p is 1 from a logit of 16.64: this form's gradient is 0
+        # there, and its largest value 27.63.
+        p = p if is_real else 1.0 - p
         return -tf.reduce_mean(tf.math.log(p + PROBABILITY_EPSILON))
-    return tf.reduce_mean(tf.nn.softplus(-logits))
+    return tf.reduce_mean(tf.nn.softplus(-logits if is_real else logits))

@@ -162,7 +162,9 @@ class Checkpoints:
             self._state, str(run.workdir / "checkpoints"), max_to_keep=2
         )
         self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(generator=trainer.generator),
+            tf.train.Checkpoint(
+                generator=steps.named_weights(trainer.generator)
+            ),
             str(run.workdir / "best"),
             max_to_keep=1,
         )
@@ -230,7 +232,9 @@ def load_generator(
         run.data["target_channels"],
         precision,
     )
-    _restore(tf.train.Checkpoint(generator=generator), latest)
+    _restore(
+        tf.train.Checkpoint(generator=steps.named_weights(generator)), latest
+    )
     return generator, int(latest.rsplit("-", 1)[1])
 
 

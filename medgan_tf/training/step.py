@@ -87,22 +87,24 @@ class Trainer:
     def checkpointable(self) -> dict:
         """All that training changes, to be saved and restored together.
 
-        Keras leaves the random state of Dropout layers out of a checkpoint,
-        so it is named here.
+        Networks are given as their weights by name, see `named_weights`. Keras
+        leaves random states out of a checkpoint too, so they are given here.
         """
         state = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
+            "generator": named_weights(self.generator),
+            "discriminator": named_weights(self.discriminator),
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }
         if self.projection:
             state["projection"] = self.projection
-        for block in self.generator.blocks:
-            for layer in block.dropouts:
-                state[f"random_state_{block.name}_{layer.name}"] = (
-                    layer.seed_generator.state
-                )
+        random_states = [
+            layer.seed_generator.state.value
+            for block in self.generator.blocks
+            for layer in block.dropouts
+        ]
+        if random_states:
+            state["random_states"] = random_states
         return state
 
     def memory_bytes(self, batch_size: int) -> int:
@@ -296,6 +298,15 @@ def build_generator(
     )
     generator(tf.zeros([1, SLICE_SIZE, SLICE_SIZE, source_channels]))
     return generator
+
+
+def named_weights(network: keras.Model) -> dict[str, tf.Variable]:
+    """The weights of a network by their path, for a checkpoint.
+
+    Because a checkpoint of a Keras 3 model passes without a word over layers
+    that the model keeps in lists.
+    """
+    return {weight.path: weight.value for weight in network.weights}
 
 
 def _num_activations(network: keras.Model, *images: tf.Tensor) -> int:

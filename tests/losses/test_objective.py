@@ -15,7 +15,7 @@ LN2 = math.log(2)
 CONTENT_OF_ID_CGAN = 150 / 16_256.25
 
 # Inputs: all logits 0; the translation a ramp of 0.1 a pixel, 0.5 above the
-# target; features of the discriminator 0.5 apart; VGG-19 features with 8
+# target; the discriminator's layers 0.5 and 1 apart; VGG-19 features with 8
 # channels, constant 2 for the translation, 1 for the target, 3 for the source.
 # Style then is 9 / (4 * 64) a layer, or |4 - 9| / 8 in Fila-sGAN's form.
 STYLE = 9 / 256
@@ -24,7 +24,7 @@ TERMS = {
     "perceptual": {
         "adversarial": LN2,
         "perceptual_pixel": 20 * 0.5,
-        "perceptual_features": 20 * (0.5 + 0.5),
+        "perceptual_features": 20 * (0.5 + 1.0),
     },
     "style_content": {
         "adversarial": LN2,
@@ -34,12 +34,12 @@ TERMS = {
     "medgan_1g": {
         "adversarial": LN2,
         "perceptual_pixel": 20 * 0.5,
-        "perceptual_features": 20 * (0.5 + 0.5),
+        "perceptual_features": 20 * (0.5 + 1.0),
         "style": 1e-4 * 2 * STYLE,
         "content": 1e-4 * 4,
     },
     "pix2pix": {"adversarial": LN2, "l1": 100 * 0.5},
-    "pan": {"adversarial": LN2, "perceptual_features": (5 + 1.5) * 0.5},
+    "pan": {"adversarial": LN2, "perceptual_features": 5 * 0.5 + 1.5 * 1},
     "id_cgan": {
         "adversarial": LN2,
         "l2": 150 * 0.25,
@@ -71,8 +71,8 @@ def vgg(method, value, dtype=tf.float32):
 
 def hidden(method, value, dtype=tf.float32):
     return [
-        tf.fill([1, 4, 4, 2], tf.cast(value, dtype))
-        for _ in range(method.discriminator_layers + 1)
+        tf.fill([1, 4, 4, 2], tf.cast(value * i, dtype))
+        for i in range(1, method.discriminator_layers + 2)
     ]
 
 
@@ -152,8 +152,8 @@ def test_only_pan_adds_a_hinge_to_the_discriminators_game(name):
     )
     expected = {"discriminator_adversarial": 2 * LN2}
     if name == "pan":
-        # max(0, 3 - (5 + 1.5) 0.2)
-        expected["discriminator_margin"] = 1.7
+        # max(0, 3 - 5 * 0.2 - 1.5 * 0.4)
+        expected["discriminator_margin"] = 1.4
     found = {name: float(term) for name, term in terms.items()}
     assert found == pytest.approx(expected, rel=1e-5)
     assert float(total) == pytest.approx(sum(expected.values()), rel=1e-5)

@@ -1,0 +1,166 @@
+"""prepare_data.py answers a mistake in one line and leaves nothing behind."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medgan_tf.data import phantom
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "tools" / "prepare_data.py"
+PATIENTS = ("ann", "bob", "cem")
+MR_CT = ("--task=mr_ct", "--workers=1", "--voxel_size_mm=keep,keep,keep")
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Runs the script in an empty folder, --output_dir=records."""
+
+    def run(*arguments):
+        here = tmp_path / "here"
+        here.mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, SCRIPT, "--output_dir=records", *arguments],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    run.folder = tmp_path / "here"
+    return run
+
+
+@pytest.fixture
+def study(tmp_path):
+    """MR and CT of three patients in ann/MR.nii and so on."""
+    folder = tmp_path / "study"
+    for seed, patient in enumerate(PATIENTS):
+        images = phantom.patient(
+            seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
+        )
+        (folder / patient).mkdir(parents=True)
+        for name in ("MR", "CT"):
+            volume = images[name]
+            nib.save(
+                nib.Nifti1Image(volume.array, volume.affine),
+                folder / patient / f"{name}.nii",
+            )
+    return folder
+
+
+def assert_refused(done, folder, exit_code, *words):
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        # The progress bar shares standard error.
+        if line and "patient/s" not in line and "?patient" not in line
+    ]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("prepare_data.py: ")
+    assert all(word in lines[0] for word in words), lines[0]
+    assert done.returncode == exit_code
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["--task=xray"], 1, "--task=xray: expected one of pet_ct, mr_motion"),
+        (["--task=mr_ct", "--split=0.5,0.5"], 1, "expected three shares"),
+        (["--task=mr_ct", "--split=nan,0.5,0.5"], 1, "expected numbers"),
+        (["--task=mr_ct", "--voxel_size_mm=1,1"], 1, "three positive"),
+        (["--task=mr_ct", "--voxel_size_mm=1,nan,1"], 1, "expected numbers"),
+        (["--task=mr_ct", "--input_dir=."], 1, "--input_dir and --target go"),
+        (["--task=mr_ct", "--source=*.nii"], 1, "--source goes together with"),
+        (["--task=mr_ct", "--test_patients=ann"], 1, "--test_patients and"),
+        (["--task=mr_ct", "--num_phantoms=2"], 1, "--num_phantoms=2"),
+        (["--task=mr_ct", "--manifest=no.csv"], 3, "no.csv cannot be read"),
+        (["--task=mr_ct", "--input_dir=no", "--target=*"], 3, "not a folder"),
+    ],
+)
+@pytest.mark.slow
+def test_a_mistake_on_the_command_line_is_told_at_once(
+    call, arguments, exit_code, words
+):
+    start = time.perf_counter()
+    assert_refused(call(*arguments), call.folder, exit_code, words)
+    # TensorFlow alone takes five seconds to import.
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.slow
+def test_help_comes_at_once_and_names_the_flags(call):
+    start = time.perf_counter()
+    done = call("--help")
+    assert time.perf_counter() - start < 1.5
+    assert done.returncode == 0 and done.stderr == ""
+    for flag in ("task", "output_dir", "manifest", "input_dir", "source"):
+        assert f"--{flag}:" in done.stdout
+    for flag in ("target", "split", "voxel_size_mm", "workers", "seed"):
+        assert f"--{flag}:" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_file_that_the_manifest_names_but_is_not_there(call, study):
+    manifest = study / "pairs.csv"
+    manifest.write_text(
+        "patient,source,target\nann,ann/MR.nii,ann/CT.nii\n"
+        "bob,bob/MR.nii,bob/PET.nii\n"
+    )
+    done = call("--task=mr_ct", f"--manifest={manifest}")
+    assert_refused(done, call.folder, 3, "bob/PET.nii", "does not exist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_that_is_refused_leaves_no_records(call, study, workers):
+    path = study / "cem" / "CT.nii"
+    image = nib.load(path, mmap=False)
+    array = image.get_fdata(dtype=np.float32)
+    array[3, 4, 1] = np.nan
+    nib.save(nib.Nifti1Image(array, image.affine), path)
+    done = call(
+        *MR_CT,
+        f"--workers={workers}",
+        f"--input_dir={study}",
+        "--source=*/MR.nii",
+        "--target=*/CT.nii",
+    )
+    assert_refused(done, call.folder, 3, "cem/CT.nii", "NaN", "(3, 4, 1)")
+
+
+@pytest.mark.slow
+def test_a_study_becomes_records_and_is_summed_up(call, study):
+    done = call(
+        *MR_CT,
+        f"--input_dir={study}",
+        "--source=*/MR.nii",
+        "--target=*/CT.nii",
+        "--test_patients=cem",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train: 2 slices of 1 patients" in done.stdout
+    assert "test: 2 slices of 1 patients" in done.stdout
+    records = call.folder / "records"
+    info = json.loads((records / "dataset.json").read_text())
+    assert info["splits"]["test"]["patients"] == ["cem"]
+    assert info["origin"] == "files" and not info["is_simulated"]
+    assert os.listdir(call.folder) == ["records"]
+    # Once more: what is there is not overwritten.
+    before = sorted(os.listdir(records))
+    again = call(
+        *MR_CT,
+        f"--input_dir={study}",
+        "--source=*/MR.nii",
+        "--target=*/CT.nii",
+    )
+    assert again.returncode == 6
+    assert again.stderr.count("\n") == 1 and "not empty" in again.stderr
+    assert sorted(os.listdir(records)) == before

@@ -1,0 +1,255 @@
+"""A run folder is gone on with as it was, or it is refused."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from medgan_tf import errors, methods, tasks
+from medgan_tf.data import records
+from medgan_tf.training import checkpoint
+from medgan_tf.training import config as configs
+from medgan_tf.training import step as steps
+
+PIX2PIX = methods.METHODS["pix2pix"]
+MR_CT = tasks.TASKS["mr_ct"]
+INFO = {
+    "fingerprint": "f" * 64,
+    "origin": "files",
+    "is_simulated": False,
+    "source_channels": 1,
+    "target_channels": 1,
+    "voxel_size_mm": [1.0, 1.0, None],
+}
+
+
+def open_run(workdir, task=MR_CT, method=PIX2PIX, info=INFO, **settings):
+    config = configs.TrainConfig(**settings)
+    dataset = records.Dataset(workdir.parent / "data", info)
+    run = checkpoint.open_run(workdir, task, method, config, dataset)
+    run.save()
+    return run
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_run_json_gives_back_the_method_and_the_settings(tmp_path, name):
+    method = methods.METHODS[name]
+    run = open_run(tmp_path / "run", method=method, seed=7, epochs=3)
+    again = checkpoint.load_run(tmp_path / "run")
+    assert again.method == method and again.task == "mr_ct"
+    assert again.config == configs.TrainConfig(seed=7, epochs=3)
+    assert again.data["fingerprint"] == INFO["fingerprint"]
+    assert again.versions == run.versions
+    assert {"medgan_tf", "tensorflow", "keras"} < again.versions.keys()
+
+
+def test_a_row_that_was_changed_comes_back_changed(tmp_path):
+    method = methods.override(
+        methods.METHODS["medgan"],
+        ["ngf=32", "style_layers=block1_conv1", "perceptual_layers=1,2.5,3"],
+    )
+    open_run(tmp_path / "run", method=method)
+    assert checkpoint.load_run(tmp_path / "run").method == method
+
+
+def test_a_longer_run_is_the_same_run(tmp_path):
+    open_run(tmp_path / "run", max_steps=10)
+    open_run(tmp_path / "run", max_steps=20, summary_every=1)
+    assert checkpoint.load_run(tmp_path / "run").config.max_steps == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": tasks.TASKS["pet_ct"]}, "task=mr_ct;"),
+        ({"method": methods.METHODS["medgan"]}, "method=pix2pix, perceptual=0"),
+        ({"method": methods.override(PIX2PIX, ["ngf=8"])}, "with ngf=64;"),
+        ({"seed": 1}, "with seed=0;"),
+        ({"batch_size": 2}, "with batch_size=1;"),
+        (
+            {"info": {**INFO, "fingerprint": "0" * 64}},
+            r"other data \(.*data\);",
+        ),
+    ],
+)
+def test_another_run_s_folder_is_refused_by_the_difference(
+    tmp_path, change, words
+):
+    open_run(tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(errors.ArtefactError, match=words) as caught:
+        open_run(tmp_path / "run", **change)
+    assert caught.value.exit_code == 5
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(errors.ArtefactError, match="holds no run.json"):
+        open_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ResourceError, match="cannot be written"):
+        open_run(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:40],
+        lambda text: "[]",
+        lambda text: text.replace('"task"', '"work"'),
+        lambda text: text.replace('"ngf"', '"width"'),
+        lambda text: text.replace('"ngf": 64', '"ngf": 0'),
+    ],
+)
+def test_a_run_json_that_was_changed_is_refused(tmp_path, change):
+    open_run(tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(errors.ArtefactError, match="run.json cannot be read"):
+        checkpoint.load_run(tmp_path / "run")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(errors.ArtefactError, match="holds no run.json"):
+        checkpoint.load_run(tmp_path)
+
+
+TINY = methods.override(methods.METHODS["pix2pix_tf"], ["ngf=4", "ndf=4"])
+
+
+def make_trainer(seed: int, step: int = 0) -> steps.Trainer:
+    trainer = steps.Trainer(TINY, seed=seed)
+    trainer.discriminator_optimizer.iterations.assign(step)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return make_trainer(seed=1)
+
+
+@pytest.fixture
+def saved(tmp_path, trainer):
+    """A run with checkpoints of steps 4, 5 and 6, of which two are kept."""
+    run = open_run(tmp_path / "run", method=TINY)
+    checkpoints = checkpoint.Checkpoints(run, trainer)
+    for step in (4, 5, 6):
+        trainer.discriminator_optimizer.iterations.assign(step)
+        checkpoints.save(step)
+    return run
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def variables(trainer):
+    for network in (trainer.generator, trainer.discriminator):
+        yield from network.variables
+    for optimizer in (
+        trainer.generator_optimizer,
+        trainer.discriminator_optimizer,
+    ):
+        yield from optimizer.variables
+    for layer in trainer.generator.blocks[0].dropouts:
+        yield layer.seed_generator.state
+
+
+def test_the_last_two_checkpoints_are_kept(saved):
+    assert files(saved.workdir / "checkpoints") == [
+        "checkpoint",
+        "ckpt-5.data-00000-of-00001",
+        "ckpt-5.index",
+        "ckpt-6.data-00000-of-00001",
+        "ckpt-6.index",
+    ]
+
+
+def test_all_that_training_changes_comes_back(saved, trainer):
+    other = make_trainer(seed=2)
+    assert checkpoint.Checkpoints(saved, other).restore() == 6
+    pairs = list(zip(variables(trainer), variables(other), strict=True))
+    # 16 layers with weights, two Adam slots each, three states of dropout.
+    assert len(pairs) > 100
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_without_checkpoints_starts_at_step_0(tmp_path, trainer):
+    run = open_run(tmp_path / "run", method=TINY)
+    assert checkpoint.Checkpoints(run, trainer).restore() == 0
+    with pytest.raises(errors.ArtefactError, match="holds no checkpoint yet"):
+        checkpoint.load_generator(run)
+
+
+def test_a_checkpoint_that_was_cut_is_refused(saved, trainer):
+    data = saved.workdir / "checkpoints" / "ckpt-6.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(errors.ArtefactError, match="ckpt-6 cannot be restored"):
+        checkpoint.Checkpoints(saved, make_trainer(seed=2)).restore()
+
+
+def test_without_its_last_checkpoint_a_run_goes_back_to_the_one_before(saved):
+    for name in ("ckpt-6.data-00000-of-00001", "ckpt-6.index"):
+        (saved.workdir / "checkpoints" / name).unlink()
+    restored = checkpoint.Checkpoints(saved, make_trainer(seed=2)).restore()
+    assert restored == 5
+    assert checkpoint.load_generator(saved, "last")[1] == 5
+
+
+def test_checkpoints_without_their_list_are_refused(saved, trainer):
+    (saved.workdir / "checkpoints" / "checkpoint").unlink()
+    with pytest.raises(errors.ArtefactError, match="`checkpoint` is missing"):
+        checkpoint.Checkpoints(saved, trainer).restore()
+
+
+def test_a_checkpoint_of_another_network_is_refused(saved):
+    wider = dataclasses.replace(saved, method=methods.override(TINY, ["ngf=8"]))
+    with pytest.raises(errors.ArtefactError, match="cannot be restored"):
+        checkpoint.load_generator(wider)
+
+
+def test_the_generator_that_validated_best_is_kept(saved, trainer):
+    checkpoints = checkpoint.Checkpoints(saved, trainer)
+    kernel = trainer.generator.blocks[0].last.kernel
+    before = kernel.numpy()
+    for step, value, is_best in ((1, 0.5, True), (2, 0.4, False)):
+        kernel.assign(np.full_like(before, step))
+        kept = checkpoints.save_if_best(step, "ssim", value, True)
+        assert kept is is_best
+    # After a restart the value to beat is known.
+    checkpoints = checkpoint.Checkpoints(saved, trainer)
+    assert not checkpoints.save_if_best(3, "ssim", 0.5, True)
+    assert checkpoints.save_if_best(4, "mse", 0.1, False)
+    checkpoints.save_if_best(4, "ssim", 0.7, True)
+    kernel.assign(before)
+    best = json.loads((saved.workdir / "best.json").read_text())
+    assert best == {"step": 4, "metric": "ssim", "value": 0.7}
+    generator, step = checkpoint.load_generator(saved)
+    assert step == 4
+    assert (generator.blocks[0].last.kernel.numpy() == 2).all()
+    assert checkpoint.load_generator(saved, "last")[1] == 6
+
+
+def test_without_validation_the_best_generator_is_the_last(saved, trainer):
+    generator, step = checkpoint.load_generator(saved, "best")
+    assert step == 6
+    for ours, theirs in zip(
+        generator.weights, trainer.generator.weights, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_can_be_moved(saved, tmp_path):
+    shutil.move(saved.workdir, tmp_path / "elsewhere")
+    run = checkpoint.load_run(tmp_path / "elsewhere")
+    assert checkpoint.load_generator(run)[1] == 6
+    assert checkpoint.Checkpoints(run, make_trainer(seed=2)).restore() == 6

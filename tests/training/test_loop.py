@@ -1,0 +1,314 @@
+"""A run ends with the same numbers, however often it was interrupted."""
+
+import functools
+import json
+import math
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+
+from medgan_tf import errors, methods, tasks
+from medgan_tf.data import pairs, phantom, pipeline, records
+from medgan_tf.training import checkpoint, loop
+from medgan_tf.training import config as configs
+
+TASK = tasks.with_voxel_size(tasks.TASKS["mr_ct"], (None, None, None))
+SMALL = ["ngf=4", "ndf=4"]
+PIX2PIX = methods.override(methods.METHODS["pix2pix_tf"], SMALL)
+ONE_LAYER = ["style_layers=block1_conv1", "content_layers=block1_conv1"]
+MEDGAN = methods.override(methods.METHODS["medgan_1g"], SMALL + ONE_LAYER)
+SETTINGS = {
+    "max_steps": 6,
+    "seed": 3,
+    "vgg_weights": "random",
+    "summary_every": 2,
+    "image_every": 3,
+    "save_every": 100,
+    "validate_every": 4,
+    "validation_slices": 1,
+}
+
+
+class Bar:
+    """A progress bar that shows nothing, and calls when a step is reached."""
+
+    def __init__(self, total, initial, at=0, call=None):
+        self._step, self._at, self._call = initial, at, call
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def set_postfix_str(self, text):
+        pass
+
+    def update(self, steps):
+        self._step += steps
+        if self._step == self._at:
+            self._call()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Two patients of two slices to train on and one to validate on."""
+    folder = tmp_path_factory.mktemp("loop") / "data"
+    with records.Writer(folder, "mr_ct") as writer:
+        for seed, split in ((0, "train"), (1, "train"), (2, "validation")):
+            images = phantom.patient(
+                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
+            )
+            patient = pairs.prepare(
+                TASK, f"patient{seed}", images["MR"], images["CT"], 0
+            )
+            for sample in patient.samples:
+                writer.add(split, sample)
+        return writer.finish(
+            {
+                "task": "mr_ct",
+                "origin": "phantom",
+                "is_simulated": True,
+                "slice_size": 256,
+                "source_channels": 1,
+                "target_channels": 1,
+                "voxel_size_mm": TASK.voxel_size_mm,
+            }
+        )
+
+
+def train(method, dataset, workdir, progress=Bar, task=TASK, **changes):
+    config = configs.TrainConfig(**{**SETTINGS, **changes})
+    return loop.train(task, method, config, dataset, workdir, progress=progress)
+
+
+def state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """All that a checkpoint holds, but for how often one was saved."""
+    path = workdir / "checkpoints" / f"ckpt-{step}"
+    reader = tf.train.load_checkpoint(str(path))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if not name.startswith(("_CHECKPOINTABLE", "save_counter"))
+    }
+
+
+def assert_same_state(first: pathlib.Path, second: pathlib.Path, step: int):
+    ours, theirs = state(first, step), state(second, step)
+    assert ours.keys() == theirs.keys()
+    differing = [
+        name for name in ours if not np.array_equal(ours[name], theirs[name])
+    ]
+    assert differing == []
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """Folders of a run of six steps in one go with each of two methods."""
+    folder = tmp_path_factory.mktemp("whole")
+    for method in (PIX2PIX, MEDGAN):
+        train(method, dataset, folder / method.name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [PIX2PIX, MEDGAN], ids=lambda m: m.name)
+def test_a_run_that_was_stopped_and_gone_on_with_ends_bit_by_bit_the_same(
+    method, dataset, whole, tmp_path
+):
+    before = signal.getsignal(signal.SIGINT)
+    interrupt = functools.partial(signal.raise_signal, signal.SIGINT)
+    progress = functools.partial(Bar, at=3, call=interrupt)
+    with pytest.raises(errors.Stopped, match="SIGINT at step 3 of 6") as caught:
+        train(method, dataset, tmp_path / "run", progress)
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert state(tmp_path / "run", 3)
+    train(method, dataset, tmp_path / "run")
+    assert_same_state(tmp_path / "run", whole / method.name, 6)
+
+
+@pytest.mark.slow
+def test_how_often_one_looks_does_not_change_the_training(
+    dataset, whole, tmp_path
+):
+    never = {"summary_every": 99, "image_every": 99, "validate_every": 99}
+    train(PIX2PIX, dataset, tmp_path / "run", **never)
+    assert_same_state(tmp_path / "run", whole / PIX2PIX.name, 6)
+
+
+@pytest.mark.slow
+def test_the_state_holds_weights_slots_projection_and_dropout(whole):
+    names = {
+        method.name: " ".join(state(whole / method.name, 6))
+        for method in (PIX2PIX, MEDGAN)
+    }
+    for part in ("generator/", "discriminator/", "generator_optimizer/"):
+        assert all(part in found for found in names.values())
+    assert names["medgan_1g"].count("projection/vectors/") == 3
+    assert names["pix2pix_tf"].count("random_state_") == 3
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is(dataset, whole):
+    log = whole / MEDGAN.name / "metrics.jsonl"
+    before = log.read_bytes()
+    run = train(MEDGAN, dataset, whole / MEDGAN.name)
+    assert log.read_bytes() == before
+    assert run.method == MEDGAN
+
+
+@pytest.mark.slow
+def test_metrics_jsonl_tells_losses_shares_and_health(whole):
+    text = (whole / MEDGAN.name / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    trained = [line for line in lines if line["split"] == "train"]
+    assert [line["step"] for line in trained] == [1, 2, 4, 6]
+    for line in trained:
+        shares = {k: v for k, v in line.items() if k.startswith("share/")}
+        assert set(shares) == {
+            "share/adversarial",
+            "share/perceptual_pixel",
+            "share/perceptual_features",
+            "share/style",
+            "share/content",
+        }
+        # A sum of four numbers in double precision.
+        assert math.isclose(sum(shares.values()), 1, abs_tol=1e-9)
+        losses = [line[k.replace("share", "loss")] for k in shares]
+        # The total was added up in single precision.
+        assert math.isclose(
+            sum(losses), line["loss/generator_total"], rel_tol=1e-5
+        )
+        for name in ("p_target", "p_translated"):
+            assert 0 < line[f"discriminator/{name}"] < 1
+        assert 0 <= line["health/saturated_u_block_1"] <= 1
+        assert line["perf/images_per_second"] > 0
+        assert 0 <= line["perf/input_wait_share"] <= 1
+    validated = [line for line in lines if line["split"] == "validation"]
+    assert [line["step"] for line in validated] == [4, 6]
+    assert all(0 < line["metrics/ssim"] < 1 for line in validated)
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_images(whole):
+    folder = whole / MEDGAN.name
+    text = (folder / "metrics.jsonl").read_text()
+    for split in ("train", "validation"):
+        events = event_accumulator.EventAccumulator(
+            str(folder / split), size_guidance={event_accumulator.TENSORS: 0}
+        )
+        events.Reload()
+        shown = {
+            (event.step, tag): float(tf.make_ndarray(event.tensor_proto))
+            for tag in events.Tags()["tensors"]
+            if not tag.startswith("samples/")
+            for event in events.Tensors(tag)
+        }
+        written = {
+            (line["step"], tag): value
+            for line in map(json.loads, text.splitlines())
+            if line["split"] == split
+            for tag, value in line.items()
+            if "/" in tag
+        }
+        # Because TensorBoard keeps single precision.
+        assert shown == pytest.approx(written, rel=1e-6)
+    strips = events.Tensors("samples/source_target_u_blocks")
+    assert [strip.step for strip in strips] == [1, 3, 6]
+    width, height, _ = tf.make_ndarray(strips[0].tensor_proto)
+    # Source, target and the image after the only U-block.
+    assert (int(width), int(height)) == (3 * 256, 256)
+
+
+@pytest.mark.slow
+def test_the_best_generator_is_the_one_that_validated_best(whole):
+    folder = whole / MEDGAN.name
+    text = (folder / "metrics.jsonl").read_text()
+    ssim = {
+        line["step"]: line["metrics/ssim"]
+        for line in map(json.loads, text.splitlines())
+        if line["split"] == "validation"
+    }
+    best = json.loads((folder / "best.json").read_text())
+    assert best["step"] == max(ssim, key=ssim.get)
+    assert best["value"] == ssim[best["step"]]
+    run = checkpoint.load_run(folder)
+    assert checkpoint.load_generator(run)[1] == best["step"]
+
+
+@pytest.mark.slow
+def test_a_number_that_is_not_finite_ends_the_run_and_is_not_saved(
+    dataset, monkeypatch, tmp_path
+):
+    make = pipeline.training_batches
+
+    def with_hole(*arguments, **settings):
+        def spoil(index, images):
+            hole = tf.where(index == 1, np.float32(np.nan), np.float32(0))
+            return images[0], images[1] + hole
+
+        return make(*arguments, **settings).enumerate().map(spoil)
+
+    monkeypatch.setattr(pipeline, "training_batches", with_hole)
+    # Numbers are not logged at step 3, at which the state is to be saved.
+    never = {"summary_every": 99, "image_every": 99, "validate_every": 99}
+    with pytest.raises(errors.DivergedError, match="Step 3: .* not fin") as end:
+        train(PIX2PIX, dataset, tmp_path / "run", save_every=3, **never)
+    assert end.value.exit_code == 4
+    assert not list((tmp_path / "run" / "checkpoints").glob("ckpt-3*"))
+
+
+def test_records_of_another_task_are_refused(dataset, tmp_path):
+    with pytest.raises(errors.DataError, match="prepared for --task=mr_ct"):
+        train(
+            PIX2PIX, dataset, tmp_path / "run", task=tasks.TASKS["pet_denoise"]
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        (MEDGAN, {}, "method=pix2pix_tf"),
+        (PIX2PIX, {"seed": 4}, "seed=3"),
+    ],
+)
+@pytest.mark.slow
+def test_the_folder_of_another_run_is_refused(
+    dataset, whole, method, changes, words
+):
+    folder = whole / PIX2PIX.name
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(errors.ArtefactError, match=words):
+        train(method, dataset, folder, **changes)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_run_without_the_weights_of_vgg_leaves_no_folder(dataset, tmp_path):
+    with pytest.raises(errors.ResourceError, match="no file .*no.npz"):
+        train(
+            MEDGAN,
+            dataset,
+            tmp_path / "run",
+            vgg_weights=str(tmp_path / "no.npz"),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_record_is_told_when_it_is_read(dataset, tmp_path):
+    shard = pathlib.Path(dataset.shards("train")[0])
+    content = shard.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 16
+    shard.write_bytes(flipped)
+    try:
+        with pytest.raises(errors.DataError, match="damaged training record"):
+            train(PIX2PIX, dataset, tmp_path / "run")
+    finally:
+        shard.write_bytes(content)
