@@ -23,6 +23,8 @@ class Modality:
       air: value outside the scanner's field of view, in `unit`.
       body_above: a voxel above this value belongs to the body; in `unit`, or,
         where `window` is None, as a fraction of the robust maximum.
+      padding: value that stands where the scanner has no data; None: every
+        voxel is data. MR is often resliced, with zeros round the scan.
     """
 
     name: str
@@ -30,13 +32,14 @@ class Modality:
     window: tuple[float, float] | None
     air: float
     body_above: float
+    padding: float | None = None
 
 
 # -1000 HU is air, 2000 HU denser than all but the densest cortical bone.
 CT = Modality("CT", "HU", (-1000.0, 2000.0), air=-1000.0, body_above=-500.0)
 # SUV 20 is above what all but the hottest tumours and the bladder take up.
 PET = Modality("PET", "SUV", (0.0, 20.0), air=0.0, body_above=0.1)
-MR = Modality("MR", "scanner units", None, air=0.0, body_above=0.1)
+MR = Modality("MR", "scanner units", None, air=0.0, body_above=0.1, padding=0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Imports go downhill: a module imports only from strictly lower floors.
 
-FLOORS is the table of ARCHITECTURE.md. Imports are read with `ast`, so
+FLOORS is the table. Imports are read with `ast`, so
 nothing is run; each offence is told as file:line and the rule it breaks.
 """
 

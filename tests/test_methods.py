@@ -1,4 +1,4 @@
-"""The ten rows against the tables of FIDELITY c, and texts that change them."""
+"""The ten rows against the tables of the papers, and texts that change them."""
 
 import dataclasses
 

@@ -15,9 +15,9 @@ import sys
 import time
 
 from absl import flags
-from medgan_tf.tools import _run
 
 from medgan_tf import errors, tasks
+from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/demo", "Folder for everything; must be new."

@@ -12,9 +12,9 @@ from __future__ import annotations
 import pathlib
 
 from absl import flags
-from medgan_tf.tools import _run
 
 from medgan_tf import errors, tasks
+from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run folder of train.py.", required=True

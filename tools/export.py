@@ -7,9 +7,9 @@ Example:
 from __future__ import annotations
 
 from absl import flags
-from medgan_tf.tools import _run
 
 from medgan_tf import tasks
+from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run folder of train.py.", required=True

@@ -12,9 +12,9 @@ import functools
 import os
 
 from absl import flags
-from medgan_tf.tools import _run
 
 from medgan_tf import errors
+from medgan_tf.tools import _run
 
 _MODEL = flags.DEFINE_string(
     "model", None, "Folder that export.py wrote.", required=True

@@ -17,11 +17,12 @@ from __future__ import annotations
 import functools
 import math
 import os
+import signal
 
 from absl import flags
-from medgan_tf.tools import _run
 
 from medgan_tf import errors, tasks
+from medgan_tf.tools import _run
 
 _TASK = flags.DEFINE_enum(
     "task", None, list(tasks.TASKS), "What to translate.", required=True
@@ -95,6 +96,7 @@ def main(_: list[str]) -> None:
         )
 
     pairs, split = _cohort(fractions)
+    signal.signal(signal.SIGTERM, _stop)
     _run.import_tensorflow()
     import tqdm
 
@@ -133,6 +135,14 @@ def main(_: list[str]) -> None:
     if dataset.info["is_simulated"]:
         print(f"Simulated images ({dataset.info['origin']}).")
     print(f"Records: {dataset.folder}")
+
+
+def _stop(number: int, _) -> None:
+    """Ends as after Ctrl-C: what is half-written goes, workers too."""
+    raise errors.Stopped(
+        f"stopped by {signal.Signals(number).name}, nothing was written.",
+        exit_code=128 + number,
+    )
 
 
 def _cohort(fractions: tuple[float, ...]):

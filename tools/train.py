@@ -15,9 +15,9 @@ import os
 import pathlib
 
 from absl import flags
-from medgan_tf.tools import _run
 
 from medgan_tf import errors, methods, tasks
+from medgan_tf.tools import _run
 from medgan_tf.training import config as configs
 
 _DEFAULTS = configs.TrainConfig()
@@ -85,7 +85,12 @@ def main(_: list[str]) -> None:
     import tqdm
 
     from medgan_tf.data import records
+    from medgan_tf.models import vgg19
     from medgan_tf.training import loop
+
+    if method.vgg_layers:
+        # Weights that are missing are told before any work is done.
+        vgg19.VGG19Features(method.vgg_layers, config.vgg_weights)
 
     if _DATA_DIR.value:
         dataset = records.open_dataset(_DATA_DIR.value)

@@ -25,8 +25,8 @@ from medgan_tf.data import volume as volumes
 
 SIMULATORS = {"low_count_pet": low_count_pet, "mr_motion": mr_motion}
 
-# A slice is dropped where less of the source's field of view shows the body,
-# or the target has data in less of it.
+# A slice is dropped where less of it shows the body, or the target has data in
+# less of the source's field of view.
 LEAST_BODY = 0.01
 LEAST_COVERAGE = 0.5
 
@@ -140,10 +140,24 @@ def prepare(
     target_window = cut.window
     if task.target != task.source:
         target_window = preprocess.window_of(target, task.target)
+    seen = preprocess.resample(
+        volumes.Volume(
+            preprocess.field_of_view(source, task.source).astype(np.float32),
+            source.affine,
+        ),
+        grid,
+        outside=0.0,
+    )
+    seen = seen.array > 0.5
+    mask = seen & preprocess.coverage(target, grid)
     on_grid = preprocess.resample(target, grid, outside=task.target.air)
+    # Because what the source does not show cannot be learnt from it: with
+    # the target left there, a network learns to invent.
+    on_grid.array[~mask] = task.target.air
     body = preprocess.body_mask(on_grid, task.target, target_window)
-    covered = preprocess.coverage(target, grid)
-    is_kept = (_share(body) >= LEAST_BODY) & (_share(covered) >= LEAST_COVERAGE)
+    is_kept = (_share(body) >= LEAST_BODY) & (
+        _share(mask) >= LEAST_COVERAGE * _share(seen)
+    )
     if not is_kept.any():
         raise errors.DataError(
             f"no slice of patient {patient} shows the body in both images; "
@@ -155,7 +169,7 @@ def prepare(
         cut.geometry,
         fill=preprocess.normalise(task.target.air, target_window).item(),
     )
-    masks = preprocess.to_slices(covered, cut.geometry, fill=False)
+    masks = preprocess.to_slices(mask, cut.geometry, fill=False)
     return PreparedPatient(
         patient,
         [
@@ -175,8 +189,8 @@ def prepare(
             preprocess.clipped_share(source.array, cut.window),
             preprocess.clipped_share(target.array, target_window),
         ),
-        float(on_grid.array[body & covered].sum(dtype=np.float64)),
-        int((body & covered).sum()),
+        float(on_grid.array[body].sum(dtype=np.float64)),
+        int(body.sum()),
         parameters,
     )
 

@@ -381,6 +381,28 @@ def body_mask(
     return body
 
 
+def field_of_view(
+    volume: volumes.Volume, modality: tasks.Modality
+) -> np.ndarray:
+    """Where a volume has data: all but the padding that reaches its edge.
+
+    Args:
+      volume: in any orientation.
+      modality: says which value is padding; one without it has data
+        everywhere.
+
+    Returns:
+      bool, shape of the volume.
+    """
+    if modality.padding is None:
+        return np.ones(volume.shape, bool)
+    is_padding = volume.array == modality.padding
+    # Grown from outside: zeros within the body are data.
+    surrounded = np.pad(is_padding, 1, constant_values=True)
+    labels, _ = ndimage.label(surrounded)
+    return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
+
+
 def check_pair(
     source: volumes.Volume,
     target: volumes.Volume,

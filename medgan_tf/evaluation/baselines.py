@@ -17,7 +17,8 @@ def training_mean(
 ) -> Callable[[Sample], np.ndarray]:
     """The mean of the training bodies everywhere in the body, air elsewhere.
 
-    It is told where the body of the target is, which no method knows.
+    It is told where the body of the target is, which no method knows: hard
+    to beat where the patient moved between source and target.
 
     Args:
       modality: of the target.

@@ -60,7 +60,7 @@ class VGG19Features(keras.Model):
         need no float32 copy.
 
     Raises:
-      ValueError: an unknown layer name.
+      errors.UsageError: an unknown layer name.
       errors.ArtefactError: weights missing from the file or of wrong shape.
       errors.ResourceError: no file, or no network to fetch the weights.
     """
@@ -75,10 +75,13 @@ class VGG19Features(keras.Model):
         name: str = "vgg19",
         dtype: str | None = None,
     ):
-        super().__init__(name=name, dtype=dtype, trainable=False)
+        # No autocast: 0..255 is only rounded to the dtype after the means.
+        super().__init__(
+            name=name, dtype=dtype, trainable=False, autocast=False
+        )
         unknown = sorted(set(layer_names) - set(LAYERS))
         if unknown or not layer_names:
-            raise ValueError(
+            raise errors.UsageError(
                 f"VGG-19 has the layers {', '.join(LAYERS)}; got "
                 f"{', '.join(unknown) or 'none'}."
             )

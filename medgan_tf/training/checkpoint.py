@@ -52,10 +52,21 @@ class Run:
     versions: dict
 
     def save(self) -> None:
-        """Writes run.json, whole or not at all."""
+        """Makes the folder and writes run.json, whole or not at all.
+
+        Raises:
+          errors.ResourceError: the folder cannot be written.
+        """
         content = dataclasses.asdict(self)
         del content["workdir"]
-        _write_json(self.workdir / RUN_FILE, content)
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            _write_json(self.workdir / RUN_FILE, content)
+        except OSError as error:
+            raise errors.ResourceError(
+                f"--workdir={self.workdir} cannot be written "
+                f"({error.strerror}); choose another folder."
+            ) from error
 
 
 def open_run(
@@ -65,11 +76,10 @@ def open_run(
     config: configs.TrainConfig,
     dataset: records.Dataset,
 ) -> Run:
-    """Makes a run folder, or opens one to go on with the same run.
+    """A new run, or the same run again; nothing is written yet.
 
     Raises:
       errors.ArtefactError: the folder holds another run.
-      errors.ResourceError: the folder cannot be written.
     """
     workdir = pathlib.Path(workdir)
     run = Run(
@@ -99,21 +109,14 @@ def open_run(
             "python": platform.python_version(),
         },
     )
-    if (workdir / RUN_FILE).exists():
+    # Because pathlib's own test fails on a name that is too long.
+    if os.path.exists(workdir / RUN_FILE):
         _check_same(load_run(workdir), run)
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif os.path.isdir(workdir) and any(workdir.iterdir()):
         raise errors.ArtefactError(
             f"--workdir={workdir} is not empty and holds no {RUN_FILE}; "
             "expected a new folder or the one of a run: choose another."
         )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        run.save()
-    except OSError as error:
-        raise errors.ResourceError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); "
-            "choose another folder."
-        ) from error
     return run
 
 
@@ -175,9 +178,8 @@ class Checkpoints:
         Raises:
           errors.ArtefactError: checkpoints are there and none can be used.
         """
-        latest = self._manager.latest_checkpoint
+        latest = _latest(self._run.workdir / "checkpoints")
         if latest is None:
-            _refuse_unreadable(self._run.workdir / "checkpoints")
             return 0
         _restore(self._state, latest)
         return self._trainer.step
@@ -217,15 +219,13 @@ def load_generator(
     """
     latest = None
     if which == "best":
-        latest = tf.train.latest_checkpoint(str(run.workdir / "best"))
+        latest = _latest(run.workdir / "best")
     if latest is None:
-        folder = run.workdir / "checkpoints"
-        latest = tf.train.latest_checkpoint(str(folder))
-        if latest is None:
-            _refuse_unreadable(folder)
-            raise errors.ArtefactError(
-                f"{run.workdir} holds no checkpoint yet; train it first."
-            )
+        latest = _latest(run.workdir / "checkpoints")
+    if latest is None:
+        raise errors.ArtefactError(
+            f"{run.workdir} holds no checkpoint yet; train it first."
+        )
     generator = steps.build_generator(
         run.method,
         run.data["source_channels"],
@@ -262,14 +262,19 @@ def _save(manager: tf.train.CheckpointManager, step: int) -> None:
         ) from error
 
 
-def _refuse_unreadable(folder: pathlib.Path) -> None:
-    """Raises if checkpoints are there though none was found."""
+def _latest(folder: pathlib.Path) -> str | None:
+    """The last checkpoint that is listed and there, or None."""
+    listed = tf.train.get_checkpoint_state(str(folder))
+    for path in reversed(listed.all_model_checkpoint_paths if listed else []):
+        if os.path.exists(f"{path}.index"):
+            return path
     if found := sorted(folder.glob("ckpt-*.index")):
         raise errors.ArtefactError(
             f"{folder} holds {found[-1].name} but its file `checkpoint` is "
             "missing or damaged; restore that file, or remove the folder to "
             "start again."
         )
+    return None
 
 
 def _check_same(before: Run, now: Run) -> None:

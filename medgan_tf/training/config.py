@@ -6,6 +6,19 @@ import dataclasses
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
+_LEAST = {
+    "epochs": 1,
+    "max_steps": 0,
+    "batch_size": 1,
+    "seed": 0,
+    "jitter_size": 256,
+    "summary_every": 1,
+    "image_every": 1,
+    "save_every": 1,
+    "validate_every": 0,
+    "validation_slices": 0,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -44,15 +57,12 @@ class TrainConfig:
     validation_slices: int = 100
 
     def __post_init__(self):
-        for field in ("epochs", "batch_size", "summary_every", "save_every"):
-            if getattr(self, field) < 1:
+        for field, least in _LEAST.items():
+            if getattr(self, field) < least:
                 raise ValueError(
-                    f"{field} must be at least 1, got {getattr(self, field)}."
+                    f"{field} must be at least {least}, "
+                    f"got {getattr(self, field)}."
                 )
-        if self.jitter_size < 256:
-            raise ValueError(
-                f"jitter_size must be at least 256, got {self.jitter_size}."
-            )
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, "

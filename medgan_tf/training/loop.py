@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 
 from medgan_tf import errors, methods, tasks
 from medgan_tf.data import pipeline, records
@@ -69,6 +70,8 @@ def train(
         vgg_weights=config.vgg_weights,
         seed=config.seed,
     )
+    # Not before the trainer is there: a run that never began leaves nothing.
+    run.save()
     checkpoints = checkpoint.Checkpoints(run, trainer)
     first_step = checkpoints.restore()
     _log_facts(trainer, config, dataset, steps_per_epoch, num_steps, first_step)
@@ -93,13 +96,15 @@ def train(
         progress(total=num_steps, initial=first_step) as bar,
     ):
         for step in range(first_step + 1, num_steps + 1):
-            with clock.waiting():
+            with clock.waiting(), _naming_damage(dataset):
                 source, target = next(batches)
             terms = trainer.train_step(source, target)
             clock.count(config.batch_size)
             is_last = step == num_steps
             if step % config.summary_every == 0 or step == 1 or is_last:
                 values = _finite(terms, step, run)
+                with trainer.looking():
+                    saturation = _saturation(trainer, source)
                 bar.set_postfix_str(
                     f"generator {values['generator_total']:.3g} "
                     f"discriminator {values['discriminator_total']:.3g}"
@@ -107,16 +112,16 @@ def train(
                 log.scalars(
                     "train",
                     step,
-                    {
-                        **_tagged(values),
-                        **_saturation(trainer, source),
-                        **clock.read(),
-                    },
+                    {**_tagged(values), **saturation, **clock.read()},
                 )
             if step % config.image_every == 0 or step == 1 or is_last:
-                log.strip("validation", step, _strip(trainer, shown))
+                with trainer.looking():
+                    strip = _strip(trainer, shown)
+                log.strip("validation", step, strip)
             if validation and (step % validate_every == 0 or is_last):
-                scores = _validate(trainer, validation)
+                _finite(terms, step, run)
+                with trainer.looking():
+                    scores = _validate(trainer, validation)
                 log.scalars(
                     "validation",
                     step,
@@ -130,6 +135,8 @@ def train(
                 )
             bar.update(1)
             if step % config.save_every == 0 or is_last or signals.received:
+                # A checkpoint to go back to must be worth it.
+                _finite(terms, step, run)
                 checkpoints.save(step)
             if signals.received and not is_last:
                 raise errors.Stopped(
@@ -173,6 +180,18 @@ def _log_facts(
         config.precision,
         f", going on from step {first_step}" if first_step else "",
     )
+
+
+@contextlib.contextmanager
+def _naming_damage(dataset: records.Dataset):
+    """Turns a wrong checksum of a record into an error that names the data."""
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        raise errors.DataError(
+            f"{dataset.folder} holds a damaged training record (its checksum "
+            "is wrong); copy the data set again or prepare it again."
+        ) from error
 
 
 def _finite(terms: dict, step: int, run: checkpoint.Run) -> dict[str, float]:

@@ -107,6 +107,23 @@ class Trainer:
             state["random_states"] = random_states
         return state
 
+    @contextlib.contextmanager
+    def looking(self):
+        """Within it, translating leaves no trace in the training.
+
+        Because dropout draws when an image is shown or scored as well, and
+        how often one looks must not change what is learnt.
+        """
+        states = [
+            layer.seed_generator.state
+            for block in self.generator.blocks
+            for layer in block.dropouts
+        ]
+        before = [state.numpy() for state in states]
+        yield
+        for state, value in zip(states, before, strict=True):
+            state.assign(value)
+
     def memory_bytes(self, batch_size: int) -> int:
         """Estimate of the memory that a training step takes.
 

@@ -79,6 +79,7 @@ def test_the_order_depends_on_the_seed_and_on_nothing_global(dataset):
     assert first != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_resumed_stream_is_the_tail_of_the_whole_one(dataset, batch_size):
     settings = {"batch_size": batch_size, "seed": 5, **JITTERED}

@@ -1,4 +1,4 @@
-"""The adversarial losses against logarithms by hand (FIDELITY d.3)."""
+"""The adversarial losses against logarithms by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Each method's terms from simple tensors, weighted by hand (FIDELITY c)."""
+"""Each method's terms from simple tensors, weighted by hand."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The perceptual loss and PAN's hinge, by hand (FIDELITY c.3, d.3)."""
+"""The perceptual loss and PAN's hinge, by hand."""
 
 import numpy as np
 import pytest

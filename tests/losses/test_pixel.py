@@ -1,4 +1,4 @@
-"""Differences between images against numbers by hand (FIDELITY d.3)."""
+"""Differences between images against numbers by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Gram matrices, style and content by hand (FIDELITY d.3)."""
+"""Gram matrices, style and content by hand."""
 
 import numpy as np
 import pytest

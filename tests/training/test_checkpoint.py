@@ -173,6 +173,7 @@ def test_the_last_two_checkpoints_are_kept(saved):
     ]
 
 
+@pytest.mark.slow
 def test_all_that_training_changes_comes_back(saved, trainer):
     other = make_trainer(seed=2)
     assert checkpoint.Checkpoints(saved, other).restore() == 6
@@ -197,6 +198,7 @@ def test_a_checkpoint_that_was_cut_is_refused(saved, trainer):
         checkpoint.Checkpoints(saved, make_trainer(seed=2)).restore()
 
 
+@pytest.mark.slow
 def test_without_its_last_checkpoint_a_run_goes_back_to_the_one_before(saved):
     for name in ("ckpt-6.data-00000-of-00001", "ckpt-6.index"):
         (saved.workdir / "checkpoints" / name).unlink()
@@ -211,12 +213,14 @@ def test_checkpoints_without_their_list_are_refused(saved, trainer):
         checkpoint.Checkpoints(saved, trainer).restore()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(saved):
     wider = dataclasses.replace(saved, method=methods.override(TINY, ["ngf=8"]))
     with pytest.raises(errors.ArtefactError, match="cannot be restored"):
         checkpoint.load_generator(wider)
 
 
+@pytest.mark.slow
 def test_the_generator_that_validated_best_is_kept(saved, trainer):
     checkpoints = checkpoint.Checkpoints(saved, trainer)
     kernel = trainer.generator.blocks[0].last.kernel
@@ -239,6 +243,7 @@ def test_the_generator_that_validated_best_is_kept(saved, trainer):
     assert checkpoint.load_generator(saved, "last")[1] == 6
 
 
+@pytest.mark.slow
 def test_without_validation_the_best_generator_is_the_last(saved, trainer):
     generator, step = checkpoint.load_generator(saved, "best")
     assert step == 6
@@ -248,6 +253,7 @@ def test_without_validation_the_best_generator_is_the_last(saved, trainer):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_moved(saved, tmp_path):
     shutil.move(saved.workdir, tmp_path / "elsewhere")
     run = checkpoint.load_run(tmp_path / "elsewhere")

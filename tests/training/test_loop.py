@@ -150,7 +150,7 @@ def test_the_state_holds_weights_slots_projection_and_dropout(whole):
     for part in ("generator/", "discriminator/", "generator_optimizer/"):
         assert all(part in found for found in names.values())
     assert names["medgan_1g"].count("projection/vectors/") == 3
-    assert names["pix2pix_tf"].count("random_state_") == 3
+    assert names["pix2pix_tf"].count("random_states/") == 3
 
 
 @pytest.mark.slow

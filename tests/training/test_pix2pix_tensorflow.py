@@ -4,7 +4,7 @@ The golden file was made by that program with 4 filters instead of 64 and its
 dropout switched off (tests/golden/README.md).
 
 Reading a generator gradient of that program trains its discriminator, through
-a control dependency (FIDELITY a.3). The file was recorded in three runs that
+a control dependency. The file was recorded in three runs that
 did so: its weights `before` are from before the first, its predictions, losses
 and gradients from the second, its weights `after` from the end of the third.
 The steps show it: `after` lies up to 3.2 learning rates from `before`, and an
@@ -180,7 +180,7 @@ def test_three_updates_move_the_discriminator_alike(trainer, images, numbers):
 def test_the_discriminator_equals_the_program_written_out(
     trainer, images, numbers
 ):
-    """Layer by layer from FIDELITY a.2, with nothing of ours in it."""
+    """Layer by layer as that program builds it, with nothing of ours."""
     weight = {
         name.removeprefix("before/discriminator/"): value
         for name, value in numbers.items()
