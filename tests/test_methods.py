@@ -10,7 +10,7 @@ METHODS = methods.METHODS
 FIRST = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1")
 DEEPEST = "block5_conv1"
 
-# FIDELITY c.1 to c.5: every loss weight that is not 0.
+# Every loss weight that is not 0, from the papers and their programs.
 WEIGHTS = {
     "cgan": {"adversarial": 1},
     "perceptual": {"adversarial": 1, "perceptual": 20},

@@ -234,3 +234,23 @@ def test_a_body_wider_than_a_slice_is_refused_with_a_remedy(images, files):
     fine = dataclasses.replace(MR_CT, voxel_size_mm=(0.5, 0.5, None))
     with pytest.raises(errors.DataError, match="larger --voxel_size_mm"):
         pairs.read_and_prepare(fine, files(), 0)
+
+
+def test_what_the_source_does_not_show_is_air_in_the_target():
+    source = np.full((20, 20, 2), 500, np.float32)
+    source[:8] = 0  # resliced: no data there
+    target = np.full((20, 20, 2), 40, np.float32)
+    affine = np.diag([-1.0, -1.0, 3.0, 1.0])
+    prepared = pairs.prepare(
+        tasks.TASKS["mr_ct"],
+        "ann",
+        volumes.Volume(source, affine),
+        volumes.Volume(target, affine),
+        seed=0,
+    )
+    sample = prepared.samples[0]
+    assert sample.mask.sum() == 12 * 20
+    hounsfield = preprocess.denormalise(sample.target, sample.target_window)
+    np.testing.assert_allclose(hounsfield[sample.mask], 40, atol=0.5)
+    np.testing.assert_allclose(hounsfield[~sample.mask], -1000, atol=0.5)
+    assert prepared.body_sum / prepared.body_voxels == pytest.approx(40)

@@ -406,13 +406,24 @@ def test_the_body_includes_its_cavities_and_excludes_specks():
 
 def test_for_mr_the_threshold_is_a_share_of_the_robust_maximum():
     array = np.zeros((9, 9, 2), np.float32)
-    array[2:7, 2:7] = 51
+    array[2:7, 2:7] = 101
     array[4, 4] = 1000
     image = volume.Volume(array, affine_of())
-    # 5 % of 1000 is 50, of 1100 is 55.
+    # 10 % of 1000 is 100, of 1100 is 110.
     assert preprocess.body_mask(image, tasks.MR, (0, 1000)).sum() == 50
     assert preprocess.body_mask(image, tasks.MR, (0, 1100)).sum() == 2
     assert not preprocess.body_mask(image, tasks.MR, (0, 1e6)).any()
+
+
+def test_padding_that_reaches_the_edge_is_no_field_of_view():
+    array = np.full((6, 6, 3), 7, np.float32)
+    array[0] = 0  # resliced: no data on one side
+    array[3, 3, 1] = 0  # a black voxel within
+    image = volume.Volume(array, affine_of())
+    seen = preprocess.field_of_view(image, tasks.MR)
+    assert not seen[0].any()
+    assert seen[1:].all()
+    assert preprocess.field_of_view(image, tasks.CT).all()
 
 
 def test_a_pair_that_does_not_overlap_is_refused_with_both_extents():
