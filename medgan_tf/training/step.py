@@ -98,14 +98,18 @@ class Trainer:
         }
         if self.projection:
             state["projection"] = self.projection
-        random_states = [
+        if self._random_states:
+            state["random_states"] = self._random_states
+        return state
+
+    @property
+    def _random_states(self) -> list[tf.Variable]:
+        """What the Dropout layers draw from."""
+        return [
             layer.seed_generator.state.value
             for block in self.generator.blocks
             for layer in block.dropouts
         ]
-        if random_states:
-            state["random_states"] = random_states
-        return state
 
     @contextlib.contextmanager
     def looking(self):
@@ -114,14 +118,9 @@ class Trainer:
         Because dropout draws when an image is shown or scored as well, and
         how often one looks must not change what is learnt.
         """
-        states = [
-            layer.seed_generator.state
-            for block in self.generator.blocks
-            for layer in block.dropouts
-        ]
-        before = [state.numpy() for state in states]
+        before = [state.numpy() for state in self._random_states]
         yield
-        for state, value in zip(states, before, strict=True):
+        for state, value in zip(self._random_states, before, strict=True):
             state.assign(value)
 
     def memory_bytes(self, batch_size: int) -> int:
