@@ -41,8 +41,8 @@ class Parameters:
       fraction: counts kept, in (0, 1]; 0.25 in Section 3.1.3.
       counts_per_suv_ml: true counts that 1 mL of SUV 1 adds to the full scan.
         3.4 kBq/mL (370 MBq in 75 kg after 60 min) x 180 s x 1.5 % sensitivity
-        x 1/5 not attenuated (a head; 1/10 in a torso) = 1800, times 2.2 for
-        the gain of time of flight.
+        x 1/5 not attenuated (a head; 1/10 in a torso) = 1800. Time of flight
+        is worth about twice as many.
         One factor for a volume, so that a slice gets counts in proportion to
         its own activity, and a cut-out gets those of the whole scan.
       psf_fwhm_mm: blur of the scanner, also known to the reconstruction.
@@ -53,7 +53,7 @@ class Parameters:
     """
 
     fraction: float = 0.25
-    counts_per_suv_ml: float = 4000.0
+    counts_per_suv_ml: float = 1800.0
     psf_fwhm_mm: float = 4.5
     num_angles: int = 120
     subsets: int = 12

@@ -1,17 +1,12 @@
 """The row `pix2pix_tf` against pix2pix-tensorflow's own numbers.
 
-The golden file was made by that program with 4 filters instead of 64 and its
-dropout switched off (tests/golden/README.md).
+The golden file was made by that program's model, with 4 filters instead of 64
+and without its dropout (tests/golden/README.md), hence the 0 below. We start
+from its weights and show the same images.
 
-Reading a generator gradient of that program trains its discriminator, through
-a control dependency. The file was recorded in three runs that
-did so: its weights `before` are from before the first, its predictions, losses
-and gradients from the second, its weights `after` from the end of the third.
-The steps show it: `after` lies up to 3.2 learning rates from `before`, and an
-Adam step is about one. So the discriminator is compared after one and after
-three updates by ours, with tolerances that allow for that program's race
-between a layer's update and the backward pass that still reads it; what does
-not depend on the discriminator is compared to 1e-4.
+Compared are the variables that have a gradient in the file. It leaves out
+biases directly before a norm: its mean cancels them, so their gradients, and
+the steps that Adam makes of these, are rounding noise.
 """
 
 import dataclasses
@@ -21,7 +16,6 @@ import pytest
 import tensorflow as tf
 
 from medgan_tf import methods
-from medgan_tf.losses import objective
 from medgan_tf.training import step
 
 METHOD = dataclasses.replace(
@@ -36,17 +30,31 @@ def numbers(golden):
         return dict(stored)
 
 
-@pytest.fixture
-def trainer(numbers):
+@pytest.fixture(scope="module")
+def images(numbers):
+    return [tf.constant(numbers[n], tf.float32) for n in ("source", "target")]
+
+
+@pytest.fixture(scope="module")
+def evaluated(numbers, images):
+    """What the file holds of the first weights, as we compute it."""
+    return evaluate(trainer_before(numbers), *images)
+
+
+@pytest.fixture(scope="module")
+def stepped(numbers, images):
+    """Our variables after a whole training step."""
+    trainer = trainer_before(numbers)
+    trainer.train_step(*images)
+    return named_variables(trainer)
+
+
+def trainer_before(numbers):
+    """A Trainer with the weights that the program started from."""
     trainer = step.Trainer(METHOD, source_channels=3, target_channels=3)
     for name, variable in named_variables(trainer).items():
         variable.assign(numbers[f"before/{name}"])
     return trainer
-
-
-@pytest.fixture(scope="module")
-def images(numbers):
-    return [tf.constant(numbers[n], tf.float32) for n in ("source", "target")]
 
 
 def named_variables(trainer):
@@ -63,156 +71,99 @@ def named_variables(trainer):
     return variables
 
 
-def gradients(trainer, source, target):
-    """Each variable's gradient of its own network's loss, and the losses."""
-    named = named_variables(trainer)
+def evaluate(trainer, source, target):
+    compared_with = trainer._reference(source, target)
     with tf.GradientTape(persistent=True) as tape:
-        translated = trainer.generator(source)
-        logits, features = trainer.discriminator(source, translated)
-        target_logits, target_features = trainer.discriminator(source, target)
-        generator_total, terms = objective.generator_objective(
-            METHOD,
-            translated,
-            logits,
-            features,
-            {},
-            objective.reference(METHOD, target, [], {}, {}),
+        on_target = trainer.discriminator(source, target)
+        generator_total, terms, *on_translated = trainer._generator_objective(
+            source, compared_with
         )
-        discriminator_total, _ = objective.discriminator_objective(
-            METHOD, target_logits, logits, target_features, features
+        discriminator_total, _ = trainer._discriminator_objective(
+            on_target, on_translated
         )
     found = {
-        name: tape.gradient(
-            generator_total
-            if name.startswith("generator")
-            else discriminator_total,
-            variable.value,
-        )
-        for name, variable in named.items()
+        "outputs": trainer.generator(source),
+        "predict_real": tf.sigmoid(on_target[0]),
+        "predict_fake": tf.sigmoid(on_translated[0]),
+        "losses_discrim_gan_l1": [
+            discriminator_total,
+            terms["adversarial"] / METHOD.adversarial,
+            terms["l1"] / METHOD.l1,
+        ],
     }
-    return found, (discriminator_total, terms["adversarial"], terms["l1"] / 100)
-
-
-def stands_before_a_norm(name, names):
-    """Whether this bias is cancelled by the mean that the norm subtracts."""
-    layer = name.rsplit("/", 2)[0]
-    return name.endswith("/bias") and (
-        f"{layer}/batch_normalization/gamma" in names
-    )
-
-
-def test_every_variable_of_the_program_is_ours_and_no_other(trainer, numbers):
-    theirs = {
-        name.removeprefix("before/")
-        for name in numbers
-        if name.startswith("before/")
-    }
-    assert set(named_variables(trainer)) == theirs
-    assert len(theirs) == 76
-
-
-def update_discriminator(trainer, images, num_updates):
-    """Brings our discriminator to where the program's was."""
-    for _ in range(num_updates):
-        trainer._update_discriminator(*images, trainer.generator(images[0]))
-
-
-def test_translations_are_equal(trainer, images, numbers):
-    np.testing.assert_allclose(
-        trainer.generator(images[0]), numbers["outputs"], atol=TOLERANCE
-    )
-
-
-def test_losses_are_equal(trainer, images, numbers):
-    update_discriminator(trainer, images, 1)
-    _, losses = gradients(trainer, *images)
-    np.testing.assert_allclose(
-        losses, numbers["losses_discrim_gan_l1"], atol=TOLERANCE
-    )
-
-
-def test_predictions_are_equal(trainer, images, numbers):
-    source, target = images
-    update_discriminator(trainer, images, 1)
-    translated = trainer.generator(source)
-    for image, name in ((target, "real"), (translated, "fake")):
-        logits, _ = trainer.discriminator(source, image)
-        expected = numbers[f"predict_{name}"]
-        difference = np.abs(tf.sigmoid(logits) - expected)
-        assert difference.max() < 2e-3
-        # The first update alone moves them twenty times as far.
-        assert difference.mean() < 5e-4
-
-
-def test_gradients_are_equal(trainer, images, numbers):
-    update_discriminator(trainer, images, 1)
-    found, _ = gradients(trainer, *images)
-    for name, gradient in found.items():
-        if stands_before_a_norm(name, found):
-            continue
-        # The race reaches the discriminator's front layers most.
-        tolerance = 5e-3 if name.startswith("generator") else 0.07
-        norm = numbers[f"grad_norm/{name}"][0]
-        np.testing.assert_allclose(
-            np.linalg.norm(gradient), norm, rtol=tolerance, err_msg=name
-        )
-    for name in ("kernel", "bias"):
-        name = f"discriminator/layer_5/conv2d/{name}"
-        np.testing.assert_allclose(
-            np.linalg.norm(found[name]),
-            numbers[f"grad_norm/{name}"][0],
-            rtol=1e-3,
-            err_msg=name,
-        )
-
-
-def test_three_updates_move_the_discriminator_alike(trainer, images, numbers):
-    update_discriminator(trainer, images, 3)
     named = named_variables(trainer)
-    for name, variable in named.items():
-        if name.startswith("generator") or stands_before_a_norm(name, named):
-            continue
-        difference = np.abs(variable.numpy() - numbers[f"after/{name}"]).mean()
-        moved = np.abs(numbers[f"after/{name}"] - numbers[f"before/{name}"])
-        assert difference < 0.1 * moved.mean(), name
+    for network, total in (
+        ("generator", generator_total),
+        ("discriminator", discriminator_total),
+    ):
+        values = {
+            f"grad/{name}": variable.value
+            for name, variable in named.items()
+            if name.startswith(network)
+        }
+        found |= tape.gradient(total, values)
+    return found
 
 
-def test_the_discriminator_equals_the_program_written_out(
-    trainer, images, numbers
-):
-    """Layer by layer as that program builds it, with nothing of ours."""
-    weight = {
-        name.removeprefix("before/discriminator/"): value
-        for name, value in numbers.items()
-        if name.startswith("before/discriminator/")
-    }
-    x = tf.concat(images, axis=-1)
-    for i in range(1, 6):
-        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        x = tf.nn.conv2d(
-            x, weight[f"layer_{i}/conv2d/kernel"], 2 if i < 4 else 1, "VALID"
-        )
-        x += weight[f"layer_{i}/conv2d/bias"]
-        if 1 < i < 5:
-            mean, variance = tf.nn.moments(x, [0, 1, 2], keepdims=True)
-            x = (x - mean) / tf.sqrt(variance + 1e-5)
-            x *= weight[f"layer_{i}/batch_normalization/gamma"]
-            x += weight[f"layer_{i}/batch_normalization/beta"]
-        if i < 5:
-            x = tf.maximum(x, 0.2 * x)
-    np.testing.assert_allclose(trainer.discriminator(*images)[0], x, atol=1e-5)
+def compared(numbers, network):
+    """The variables of a network to compare; of both for ""."""
+    names = [n.removeprefix("grad/") for n in numbers if n.startswith("grad/")]
+    return [name for name in names if name.startswith(network)]
 
 
-def test_a_step_moves_the_generator_about_alike(trainer, images, numbers):
-    before = {n: v.numpy() for n, v in named_variables(trainer).items()}
-    trainer.train_step(*images)
-    for name, variable in named_variables(trainer).items():
-        if not name.startswith("generator") or name.endswith("bias"):
-            continue
-        # Loosely: the program takes the generator's gradient while it
-        # updates the discriminator, we before either update.
-        change = np.abs(variable.numpy() - before[name]).mean()
-        expected = numbers[f"after_delta/{name}"][0]
+def assert_discriminator_is_as_after(variables, numbers):
+    for name in compared(numbers, "discriminator"):
+        after = numbers[f"after/{name}"]
+        moved = np.abs(after - numbers[f"before/{name}"]).mean()
+        difference = np.abs(variables[name].numpy() - after).mean()
+        assert difference < TOLERANCE * moved, name
+
+
+def test_every_variable_of_the_program_is_ours_and_no_other(stepped, numbers):
+    ours = {f"before/{name}" for name in stepped}
+    assert ours == {name for name in numbers if name.startswith("before/")}
+    assert len(ours) == 76
+
+
+@pytest.mark.parametrize(
+    "name", ["outputs", "predict_real", "predict_fake", "losses_discrim_gan_l1"]
+)
+def test_predictions_and_losses_are_equal(evaluated, numbers, name):
+    np.testing.assert_allclose(
+        evaluated[name], numbers[name], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_gradients_are_equal(evaluated, numbers):
+    names = compared(numbers, "")
+    assert len(names) == 76 - 17
+    for name in names:
+        gradient = numbers[f"grad/{name}"]
+        difference = np.linalg.norm(evaluated[f"grad/{name}"] - gradient)
+        # Not <: around the single pixel of encoder_8 both are exactly 0.
+        assert difference <= TOLERANCE * np.linalg.norm(gradient), name
+
+
+def test_an_update_moves_the_discriminator_alike(numbers, images):
+    trainer = trainer_before(numbers)
+    source, target = images
+    trainer._update_discriminator(source, target, trainer.generator(source))
+    assert_discriminator_is_as_after(named_variables(trainer), numbers)
+
+
+def test_a_step_moves_the_discriminator_alike(stepped, numbers):
+    """Because its gradient is taken before the generator's update."""
+    assert_discriminator_is_as_after(stepped, numbers)
+
+
+def test_a_step_moves_the_generator_alike(stepped, numbers):
+    """Back through the updated discriminator it would be up to 3e-3 off."""
+    for name in compared(numbers, "generator"):
+        change = stepped[name].numpy() - numbers[f"before/{name}"]
         np.testing.assert_allclose(
-            change, expected, rtol=0.02, atol=1e-7, err_msg=name
+            [np.abs(change).mean(), change.flat[0], change.flat[-1]],
+            numbers[f"after_step/{name}"],
+            rtol=TOLERANCE,
+            atol=TOLERANCE * METHOD.learning_rate,
+            err_msg=name,
         )
