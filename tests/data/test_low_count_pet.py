@@ -98,8 +98,9 @@ def test_full_scan_is_quiet_and_a_quarter_is_visibly_noisy():
         ]
         for f in (1.0, 0.25)
     )
-    # Coefficient of variation; about 0.1 in the liver of clinical scans.
-    assert 0.05 < full.std() / 2.0 < 0.12 < quarter.std() / 2.0 < 0.25
+    # Coefficient of variation: about 0.1 in the liver of clinical scans of
+    # 4 mm voxels, more in the 2 mm voxels here.
+    assert 0.1 < full.std() / 2.0 < 0.2 < quarter.std() / 2.0 < 0.4
 
 
 def test_equal_parameters_give_equal_images_and_other_seeds_do_not():
