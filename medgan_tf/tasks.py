@@ -8,6 +8,7 @@ is silent (Section 3.1 gives voxel sizes, no intensity scaling).
 from __future__ import annotations
 
 import dataclasses
+import json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ TASKS = {
         ),
         Task(
             "mr_ct",
-            "MR to CT (not in the paper; what most users have)",
+            # Not in the paper; what most users have.
+            "MR to CT",
             source=MR,
             target=CT,
             # Slices are often 3 mm or more: making three out of one adds
@@ -102,6 +104,11 @@ TASKS = {
         ),
     )
 }
+
+
+def as_stored(task: Task) -> dict:
+    """The row as it comes back from a JSON file, to be compared with one."""
+    return json.loads(json.dumps(dataclasses.asdict(task)))
 
 
 def with_voxel_size(

@@ -19,6 +19,7 @@ import logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
 import textwrap
@@ -34,8 +35,6 @@ from medgan_tf import errors
 # Because TensorFlow reads this when it is first imported, and a screen full
 # of its notes hides ours. What matters is raised as an exception too.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-SEED = flags.DEFINE_integer("seed", 0, "Seed of every random draw.", 0)
 
 _HELP_FLAGS = ("--help", "-help", "-h", "-?")
 
@@ -71,6 +70,8 @@ def run(
       positional: what these arguments are, such as ("INPUT", "OUTPUT"); any
         other number of them is an error.
     """
+    # The training loop has its own handler while it runs.
+    signal.signal(signal.SIGTERM, _terminate)
     # Because TensorFlow tells through it how it saves a file.
     absl_logging.set_verbosity(absl_logging.WARNING)
     program = pathlib.Path(sys.argv[0]).name
@@ -169,7 +170,7 @@ def _help_text(
     """The script's docstring and its own flags, fit for 80 columns."""
     own = flags.FLAGS.get_key_flags_for_module(module)
     lines = []
-    for flag in [*sorted(own, key=lambda flag: flag.name), flags.FLAGS["seed"]]:
+    for flag in sorted(own, key=lambda flag: flag.name):
         default = (
             ""
             if flag.default in (None, [], "")
@@ -194,6 +195,15 @@ def _help_text(
                 for line in lines
             ),
         ]
+    )
+
+
+def _terminate(number: int, frame) -> NoReturn:
+    """Turns SIGTERM into an exception, so that what was begun is removed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    name = signal.Signals(number).name
+    raise errors.Stopped(
+        f"stopped by {name}, nothing half-written is left.", 128 + number
     )
 
 

@@ -8,6 +8,8 @@ commands it runs are printed, so that they can be typed with your own data.
 
 from __future__ import annotations
 
+import itertools
+import os
 import pathlib
 import shlex
 import subprocess
@@ -20,7 +22,10 @@ from medgan_tf import errors, tasks
 from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/demo", "Folder for everything; must be new."
+    "workdir",
+    None,
+    "New folder for everything (default: the first free one of runs/demo-1, "
+    "runs/demo-2, ...).",
 )
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -30,7 +35,7 @@ NUM_PATIENTS = 16
 
 def main(_: list[str]) -> None:
     start = time.monotonic()
-    folder = pathlib.Path(_WORKDIR.value)
+    folder = pathlib.Path(_WORKDIR.value or _first_free("runs/demo"))
     if folder.exists():
         raise errors.ResourceError(
             f"{folder} exists; remove it, or give another --workdir."
@@ -66,6 +71,12 @@ def main(_: list[str]) -> None:
     print(f"\nDone in {minutes:.1f} minutes. All images are simulated.")
     print(f"Picture: {folder / 'run' / 'test_best' / 'examples.png'}")
     print(f"Volumes: {low_count} and {translated}")
+
+
+def _first_free(stem: str) -> str:
+    """The stem with the first number that no folder has yet."""
+    numbers = itertools.count(1)
+    return next(p for n in numbers if not os.path.exists(p := f"{stem}-{n}"))
 
 
 def _command(script: str, *arguments: str) -> None:

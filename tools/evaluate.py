@@ -54,11 +54,29 @@ def main(_: list[str]) -> None:
             f"run was trained for {task.name}; give records of that task."
         )
     split = _SPLIT.value
+    if not _DATA_DIR.value and (
+        dataset.info["fingerprint"] != run.data["fingerprint"]
+    ):
+        raise errors.ArtefactError(
+            f"{dataset.folder} is no longer the data that {run.workdir} was "
+            "trained on; restore it, or name other records by --data_dir."
+        )
+    trained_on = set(run.data["train_patients"])
+    if split != "train" and (
+        known := sorted(trained_on & set(dataset.patients(split)))
+    ):
+        raise errors.DataError(
+            f"{dataset.folder}: the {split} patients {', '.join(known)} are "
+            "among those the run was trained on; expected patients it never "
+            "saw."
+        )
     if not dataset.num_slices(split):
         raise errors.DataError(
             f"{dataset.folder} has no {split} patients; choose another "
             "--split or prepare the data with some."
         )
+    # Where the generator draws (pix2pix_tf), it draws the same each time.
+    tf.keras.utils.set_random_seed(run.config.seed)
     generator, step = checkpoint.load_generator(run, _CHECKPOINT.value)
     translate = tf.function(generator, reduce_retracing=True)
 

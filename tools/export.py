@@ -43,6 +43,8 @@ def main(_: list[str]) -> None:
         version=_VERSION.value,
         which=_CHECKPOINT.value,
     )
+    if run.data["is_simulated"]:
+        print("Trained on simulated images.")
     print(f"Model: {folder}")
 
 

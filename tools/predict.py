@@ -42,17 +42,24 @@ def main(arguments: list[str]) -> None:
     from medgan_tf.serving import predict
 
     model = predict.load(_MODEL.value)
-    translated = predict.translate_volume(
-        model,
-        volume,
-        batch_size=_BATCH_SIZE.value,
-        progress=functools.partial(tqdm.tqdm, unit="batch", desc="translate"),
-    )
+    try:
+        translated = predict.translate_volume(
+            model,
+            volume,
+            batch_size=_BATCH_SIZE.value,
+            progress=functools.partial(
+                tqdm.tqdm, unit="batch", desc="translate"
+            ),
+        )
+    except errors.DataError as error:
+        raise errors.DataError(f"{source_path}: {error}") from error
     io.write_volume(output_path, translated, like=source_path)
     print(
         f"{output_path}: {model.target.name} in {model.target.unit}, "
         f"{translated.array.min():.4g} to {translated.array.max():.4g}"
     )
+    if model.info["trained_on_simulated_images"]:
+        print("The model was trained on simulated images.")
     print(model.info["intended_use"])
 
 

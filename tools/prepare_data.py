@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import signal
 
 from absl import flags
 
@@ -62,6 +61,7 @@ _VOXEL_SIZE = flags.DEFINE_list(
 _PHANTOMS = flags.DEFINE_integer(
     "num_phantoms", 20, "How many built-in patients to make.", lower_bound=3
 )
+_SEED = flags.DEFINE_integer("seed", 0, "Of the split and the simulators.", 0)
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count(), "Processes to work with.", lower_bound=1
 )
@@ -96,7 +96,6 @@ def main(_: list[str]) -> None:
         )
 
     pairs, split = _cohort(fractions)
-    signal.signal(signal.SIGTERM, _stop)
     _run.import_tensorflow()
     import tqdm
 
@@ -108,7 +107,7 @@ def main(_: list[str]) -> None:
             task,
             _PHANTOMS.value,
             _OUTPUT_DIR.value,
-            seed=_run.SEED.value,
+            seed=_SEED.value,
             workers=_WORKERS.value,
             progress=functools.partial(progress, total=_PHANTOMS.value),
         )
@@ -118,7 +117,7 @@ def main(_: list[str]) -> None:
             pairs,
             _OUTPUT_DIR.value,
             split=split,
-            seed=_run.SEED.value,
+            seed=_SEED.value,
             workers=_WORKERS.value,
             progress=functools.partial(progress, total=len(pairs)),
         )
@@ -135,14 +134,6 @@ def main(_: list[str]) -> None:
     if dataset.info["is_simulated"]:
         print(f"Simulated images ({dataset.info['origin']}).")
     print(f"Records: {dataset.folder}")
-
-
-def _stop(number: int, _) -> None:
-    """Ends as after Ctrl-C: what is half-written goes, workers too."""
-    raise errors.Stopped(
-        f"stopped by {signal.Signals(number).name}, nothing was written.",
-        exit_code=128 + number,
-    )
 
 
 def _cohort(fractions: tuple[float, ...]):
@@ -164,7 +155,7 @@ def _cohort(fractions: tuple[float, ...]):
         test=_TEST.value,
         validation=_VALIDATION.value,
         fractions=fractions,
-        seed=_run.SEED.value,
+        seed=_SEED.value,
     )
     return pairs, split
 

@@ -29,7 +29,13 @@ _METHOD = flags.DEFINE_enum(
     "method", "medgan", list(methods.METHODS), "How to train it."
 )
 _SET = flags.DEFINE_multi_string(
-    "set", [], "field=value: changes a field of the method; repeatable."
+    "set",
+    [],
+    "field=value changes a field of the method, such as ngf=32 (an unknown "
+    "field lists them all); may be given several times.",
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Of the weights, the order of slices and the jitter.", 0
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Records from prepare_data.py."
@@ -74,7 +80,7 @@ def main(_: list[str]) -> None:
     try:
         method = methods.override(methods.METHODS[_METHOD.value], _SET.value)
         config = configs.TrainConfig(
-            seed=_run.SEED.value,
+            seed=_SEED.value,
             **{name: flag.value for name, flag in _CONFIG.items()},
         )
     except ValueError as error:
@@ -120,7 +126,7 @@ def _phantoms(task: tasks.Task, workdir: pathlib.Path):
         "simulated images.",
         flush=True,
     )
-    name = f"{task.name}_phantoms_{count}_{_run.SEED.value}"
+    name = f"{task.name}_phantoms_{count}_{_SEED.value}"
     folder = workdir.absolute().parent / name
     if (folder / records.INFO_FILE).exists():
         return records.open_dataset(folder)
@@ -128,7 +134,7 @@ def _phantoms(task: tasks.Task, workdir: pathlib.Path):
         task,
         count,
         folder,
-        seed=_run.SEED.value,
+        seed=_SEED.value,
         workers=os.cpu_count() or 1,
         progress=functools.partial(
             tqdm.tqdm, total=count, unit="patient", desc=task.name

@@ -77,7 +77,7 @@ def read_csv(path: str | os.PathLike) -> list[Pair]:
                 path.parent / target,
             )
         )
-    return _checked(pairs, str(path))
+    return _checked(pairs, str(path), path.parent)
 
 
 def match_globs(
@@ -106,7 +106,7 @@ def match_globs(
     targets = _by_patient(folder, target)
     if source is None:
         pairs = [Pair(patient, None, path) for patient, path in targets.items()]
-        return _checked(pairs, str(folder))
+        return _checked(pairs, str(folder), folder)
     sources = _by_patient(folder, source)
     if alone := sorted(sources.keys() ^ targets.keys()):
         has, lacks = (
@@ -118,7 +118,7 @@ def match_globs(
             "write a --manifest."
         )
     pairs = [Pair(p, sources[p], targets[p]) for p in sources]
-    return _checked(pairs, str(folder))
+    return _checked(pairs, str(folder), folder)
 
 
 def _by_patient(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
@@ -147,11 +147,18 @@ def _by_patient(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
     return found
 
 
-def _checked(pairs: list[Pair], where: str) -> list[Pair]:
+def _checked(pairs: list[Pair], where: str, top: pathlib.Path) -> list[Pair]:
     """Refuses what cannot be a cohort before any image is read."""
     if not pairs:
         raise errors.DataError(f"{where} names no patient; expected some.")
-    patients = {pair.patient for pair in pairs}
+    names = [pair.patient for pair in pairs]
+    patients = set(names)
+    if len(names) > len(patients):
+        twice = max(patients, key=names.count)
+        raise errors.DataError(
+            f"{where} names patient {twice} {names.count(twice)} times; "
+            "expected one pair a patient: leave one, or join the volumes."
+        )
     seen = {}
     for pair in pairs:
         for path in (pair.source, pair.target):
@@ -170,8 +177,10 @@ def _checked(pairs: list[Pair], where: str) -> list[Pair]:
                     f"{pair.patient}; expected each file once."
                 )
             seen[resolved] = pair.patient
-            others = patients.intersection(path.parts) - {pair.patient}
-            if others and pair.patient not in path.parts:
+            # The folders above all patients may be called anything.
+            parts = os.path.relpath(path, top).split(os.sep)
+            others = patients.intersection(parts) - {pair.patient}
+            if others and pair.patient not in parts:
                 raise errors.DataError(
                     f"{where} pairs patient {pair.patient} with {path}, which "
                     f"lies in the folder of {min(others)}; expected files of "

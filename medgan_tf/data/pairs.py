@@ -127,13 +127,6 @@ def prepare(
     parameters = None
     if source is None:
         source, parameters = simulate(task, patient, target, seed)
-    highest = float(source.array.max())
-    if task.source.window and highest <= task.source.body_above:
-        raise errors.DataError(
-            f"{task.source.name} values of patient {patient} go up to "
-            f"{highest:g}, expected some above {task.source.body_above} "
-            f"{task.source.unit}: check the file and its unit."
-        )
     cut = preprocess.cut(source, task.source, task.voxel_size_mm)
     grid = cut.geometry.sliced
     source_slices = preprocess.normalise(cut.slices, cut.window)

@@ -120,6 +120,7 @@ def _write(
                 "source_channels": first.shape[-1],
                 "target_channels": 1,
                 "voxel_size_mm": task.voxel_size_mm,
+                "task_row": tasks.as_stored(task),
                 "seed": seed,
                 "num_dropped_slices": num_dropped,
                 "clipped_share": {

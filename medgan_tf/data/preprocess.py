@@ -30,6 +30,9 @@ SLICE_SIZE = 256  # Pixels, Section 3.1.
 # can be seen, far above what rounding in a float32 header does.
 _SAME_VOXEL = 1e-3
 
+# More voxels above a window are a wrong unit, such as Bq/mL for SUV.
+MOST_CLIPPED = 0.05
+
 # Share of the source that the target must cover to be taken for its partner.
 _LEAST_OVERLAP = 0.2
 
@@ -96,9 +99,24 @@ def cut(
       voxel_size_mm: see `slice_grid`.
 
     Raises:
-      DataError: the volume is empty, or its body larger than a slice.
+      DataError: the volume is empty or in another unit, or its body larger
+        than a slice.
     """
     window = window_of(volume, modality)
+    highest = float(volume.array.max())
+    if modality.window is not None and highest <= modality.body_above:
+        raise errors.DataError(
+            f"{modality.name} values go up to {highest:g}, expected some above "
+            f"{modality.body_above} {modality.unit}: check the file and its "
+            "unit."
+        )
+    clipped = clipped_share(volume.array, (-np.inf, window[1]))
+    if clipped > MOST_CLIPPED:
+        raise errors.DataError(
+            f"{clipped:.0%} of the {modality.name} voxels are above "
+            f"{window[1]:g} {modality.unit}, expected at most "
+            f"{MOST_CLIPPED:.0%}: convert the image to {modality.unit}."
+        )
     grid = slice_grid(volume, voxel_size_mm)
     on_grid = resample(volume, grid, outside=modality.air)
     geometry = place(volume, grid, body_mask(on_grid, modality, window))
@@ -249,8 +267,8 @@ def place(
             spacing = np.linalg.norm(grid.affine[:3, axis])
             raise errors.DataError(
                 f"Body is {width} px {word} at {spacing:.4g} mm, {size} fit; "
-                "prepare with a larger --voxel_size_mm "
-                f"(at least {spacing * width / size:.2f})."
+                "crop the image, or prepare and train with a larger "
+                f"--voxel_size_mm (at least {spacing * width / size:.2f})."
             )
         middle = (inside[0] + inside[-1] + 1) // 2
         first = np.clip(middle - size // 2, 0, count - size)

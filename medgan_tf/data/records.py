@@ -171,8 +171,8 @@ class Writer:
             not self._folder.is_dir() or any(self._folder.iterdir())
         ):
             raise errors.ResourceError(
-                f"--output_dir={folder} exists and is not empty; expected a "
-                "new folder: choose another, or remove it."
+                f"{folder} exists and is not empty; expected a new folder for "
+                "the records: choose another, or remove it."
             )
         self._work = self._folder.with_name(
             f"{self._folder.name}.incomplete-{secrets.token_hex(4)}"
@@ -187,7 +187,7 @@ class Writer:
             self._work.mkdir(parents=True)
         except OSError as error:
             raise errors.ResourceError(
-                f"--output_dir={self._folder} cannot be made "
+                f"{self._folder} cannot be made "
                 f"({error.strerror}); choose another folder."
             ) from error
         return self
@@ -280,13 +280,13 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
       DataError: no `dataset.json`, another schema, or a shard that is missing
         or of another size.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).absolute()
     path = folder / INFO_FILE
     try:
         info = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise errors.DataError(
-            f"--data_dir={folder} holds no records ({INFO_FILE} is missing); "
+            f"{folder} holds no records ({INFO_FILE} is missing); "
             "make them with prepare_data.py."
         ) from error
     except (OSError, ValueError) as error:

@@ -23,15 +23,16 @@ from medgan_tf.evaluation import metrics
 
 PROTOCOL = (
     "Each 2-D slice inside the bounding box of its mask (where source and "
-    "target both have data). SSIM (Gaussian window 11 x 11, sigma 1.5, K1 "
-    "0.01, K2 0.03, population covariance, fully covered interior), PSNR and "
-    "MSE on the target's window stretched to 0..255, not rounded. MAE in the "
-    "target's unit after clipping to its window, in the mask alone. "
-    "per_patient: mean over a patient's slices; patient_mean and "
-    "patient_sd: mean and sample standard deviation of these; slice_mean: mean "
-    "over all slices, as in the paper. The PSNR of identical images is "
-    "infinite; such slices are left out of the means of PSNR and counted in "
-    "num_identical."
+    "target both have data); the few pixels of the box outside the mask take "
+    "the target's value, so that nothing is asked there. SSIM (Gaussian "
+    "window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, population covariance, "
+    "fully covered interior), PSNR and MSE on the target's window stretched "
+    "to 0..255, not rounded. MAE in the target's unit after clipping to its "
+    "window, in the mask alone. per_patient: mean over a patient's slices; "
+    "patient_mean and patient_sd: mean and sample standard deviation of "
+    "these; slice_mean: mean over all slices, as in the paper. The PSNR of "
+    "identical images is infinite; such slices are left out of the means of "
+    "PSNR and counted in num_identical."
 )
 
 GREY_LEVELS = 255.0
@@ -349,9 +350,10 @@ def _compare(image: np.ndarray, sample: Sample) -> dict[str, float]:
     values = {}
     for name, metric in metrics.METRICS.items():
         window = (low, high) if metric.is_physical else (0.0, GREY_LEVELS)
+        target = sample.target[:, :, 0]
         pair = [
             _physical(array[box], window)
-            for array in (image, sample.target[:, :, 0])
+            for array in (np.where(sample.mask, image, target), target)
         ]
         if metric.in_mask:
             pair = [array[mask] for array in pair]

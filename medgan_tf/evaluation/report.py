@@ -244,7 +244,7 @@ def picture(
         figure.text(
             LEFT_MARGIN / width,
             1 - 0.55 / height,
-            "simulated source images",
+            "simulated images",
             color="firebrick",
             verticalalignment="center",
         )
@@ -355,7 +355,8 @@ def _draw_row(
     row[0].set_xlabel(_window_text(source_style, task.source.unit))
     row[1].set_xlabel(f"SSIM {example.ssim:.3f}")
     row[2].set_xlabel(_window_text(target_style, task.target.unit))
-    row[3].set_xlabel(f"MAE {_short(np.abs(error).mean())} {task.target.unit}")
+    mae = np.abs(error[example.mask]).mean()
+    row[3].set_xlabel(f"MAE {_short(mae)} {task.target.unit}")
     for one in row:
         one.set_xticks([])
         one.set_yticks([])

@@ -60,7 +60,8 @@ def export(
       errors.ResourceError: the version exists, or the folder is not writable.
     """
     folder = pathlib.Path(output_dir) / str(version)
-    if folder.exists():
+    # Because pathlib's own test fails on a name that is too long.
+    if os.path.exists(folder):
         raise errors.ResourceError(
             f"{folder} exists; choose another --version or --output_dir."
         )
@@ -82,10 +83,11 @@ def export(
             json.dumps(_info(run, task, step), indent=1, allow_nan=False) + "\n"
         )
         os.rename(work, folder)
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or error.message
         raise errors.ResourceError(
-            f"{folder} cannot be written ({error.strerror}); choose another "
-            "--output_dir."
+            f"{folder} cannot be written ({reason}); free some space or choose "
+            "another --output_dir."
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -119,6 +121,9 @@ def _physical(generator: casnet.CasNet, task: tasks.Task):
         else:
             tf.debugging.assert_positive(
                 source_scale, "source_scale must be above 0"
+            )
+            source_scale = tf.debugging.assert_all_finite(
+                source_scale, "source_scale has values that are not finite"
             )
             high = tf.reshape(source_scale, [-1, 1, 1, 1])
             source_window = tf.zeros_like(high), high

@@ -72,7 +72,7 @@ def load(folder: str | os.PathLike) -> Model:
     except (
         OSError,
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
         tf.errors.OpError,
     ) as error:
@@ -121,10 +121,10 @@ def translate_volume(
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:
-    if (folder / "saved_model.pb").exists():
+    if os.path.exists(folder / "saved_model.pb"):
         return folder
     versions = []
-    if folder.is_dir():
+    if os.path.isdir(folder):
         versions = [f for f in folder.iterdir() if f.name.isdigit()]
     if not versions:
         raise errors.ArtefactError(

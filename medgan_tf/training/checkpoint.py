@@ -27,6 +27,17 @@ from medgan_tf.models import casnet
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
+# Settings that decide on what is learnt; the others only on how long and how
+# often.
+_MADE_WITH = (
+    "seed",
+    "batch_size",
+    "precision",
+    "vgg_weights",
+    "jitter_size",
+    "flip",
+)
+
 RUN_FILE = "run.json"
 BEST_FILE = "best.json"
 
@@ -98,8 +109,10 @@ def open_run(
                     "source_channels",
                     "target_channels",
                     "voxel_size_mm",
+                    "task_row",
                 )
             },
+            "train_patients": dataset.patients("train"),
         },
         {
             "medgan_tf": medgan_tf.__version__,
@@ -129,7 +142,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
     path = pathlib.Path(workdir) / RUN_FILE
     try:
         content = json.loads(path.read_text())
-        return Run(
+        run = Run(
             path.parent,
             content["task"],
             methods.Method(**_tuples(content["method"])),
@@ -137,6 +150,10 @@ def load_run(workdir: str | os.PathLike) -> Run:
             content["data"],
             content["versions"],
         )
+        task = tasks.with_voxel_size(
+            tasks.TASKS[run.task], tuple(run.data["voxel_size_mm"])
+        )
+        is_same_task = tasks.as_stored(task) == run.data["task_row"]
     except FileNotFoundError as error:
         raise errors.ArtefactError(
             f"--workdir={workdir} holds no {RUN_FILE}; expected the folder of "
@@ -147,6 +164,13 @@ def load_run(workdir: str | os.PathLike) -> Run:
             f"{path} cannot be read ({error}); it was changed by hand or by "
             "another version: train again in a new folder."
         ) from error
+    if not is_same_task:
+        raise errors.ArtefactError(
+            f"{path} was trained when the row of task {run.task} was another "
+            "(windows, modalities or simulator); restore that row in tasks.py, "
+            "or prepare and train again."
+        )
+    return run
 
 
 class Checkpoints:
@@ -194,7 +218,13 @@ class Checkpoints:
         """Keeps the generator if it validated better than any before."""
         path = self._run.workdir / BEST_FILE
         if path.exists():
-            before = json.loads(path.read_text())["value"]
+            try:
+                before = float(json.loads(path.read_text())["value"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise errors.ArtefactError(
+                    f"{path} cannot be read ({error}); remove it to choose "
+                    "the best anew."
+                ) from error
             is_better = value > before if higher_is_better else value < before
             if not is_better:
                 return False
@@ -210,21 +240,19 @@ def load_generator(
 
     Args:
       run: from `load_run`.
-      which: "best", by validation (the last where none was validated), or
-        "last".
+      which: "best", by validation, or "last".
       precision: to compute in.
 
     Raises:
-      errors.ArtefactError: the run has no checkpoint.
+      errors.ArtefactError: the run has no such checkpoint.
     """
-    latest = None
-    if which == "best":
-        latest = _latest(run.workdir / "best")
-    if latest is None:
-        latest = _latest(run.workdir / "checkpoints")
+    folder = {"best": "best", "last": "checkpoints"}[which]
+    latest = _latest(run.workdir / folder)
     if latest is None:
         raise errors.ArtefactError(
-            f"{run.workdir} holds no checkpoint yet; train it first."
+            f"{run.workdir} holds no {which} checkpoint; train it longer, or "
+            "choose the other --checkpoint (there is no best one without "
+            "validation patients)."
         )
     generator = steps.build_generator(
         run.method,
@@ -287,7 +315,7 @@ def _check_same(before: Run, now: Run) -> None:
         if old != getattr(now.method, field.name) and field.name != "title":
             name = "method" if field.name == "name" else field.name
             differences.append(f"{name}={old}")
-    for name in ("seed", "batch_size"):
+    for name in _MADE_WITH:
         if getattr(before.config, name) != getattr(now.config, name):
             differences.append(f"{name}={getattr(before.config, name)}")
     if before.data["fingerprint"] != now.data["fingerprint"]:

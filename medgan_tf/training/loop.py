@@ -165,7 +165,8 @@ def _log_facts(
         ),
     )
     _log.info(
-        "Memory for weights, gradients, Adam and activations: about %.1f GB.",
+        "Memory for weights, gradients, Adam and activations: about %.1f GB, "
+        "besides TensorFlow itself.",
         trainer.memory_bytes(config.batch_size) / 1e9,
     )
     _log.info(
@@ -199,10 +200,9 @@ def _finite(terms: dict, step: int, run: checkpoint.Run) -> dict[str, float]:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise errors.DivergedError(
-            f"Step {step}: {', '.join(bad)} is not finite; the last checkpoint "
-            f"is in {run.workdir}: go on from it with a lower "
-            "--set=learning_rate in a new folder, or with "
-            "--precision=float32."
+            f"Step {step}: {', '.join(bad)} is not finite; what was saved "
+            f"before is in {run.workdir}: start again in a new folder with a "
+            "lower --set=learning_rate=... or --precision=float32."
         )
     return values
 

@@ -28,6 +28,7 @@ TASK = flags.DEFINE_enum(
     "task", None, ["pet_ct", "mr_ct"], "What to translate.", required=True
 )
 RATE = flags.DEFINE_float("rate", 0.5, "How fast to learn.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the draws.", 0)
 RAISE = flags.DEFINE_string("raise", "", "What goes wrong.")
 
 
@@ -56,7 +57,7 @@ FAULTS = {
 def main(arguments):
     if RAISE.value:
         raise FAULTS[RAISE.value]
-    print(TASK.value, _run.SEED.value, arguments)
+    print(TASK.value, SEED.value, arguments)
     print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
 
 
@@ -210,8 +211,8 @@ def test_help_is_short_and_no_error(script):
 
           --raise: What goes wrong.
           --rate: How fast to learn. (default: 0.5)
+          --seed: Of the draws. (default: 0)
           --task: <pet_ct|mr_ct>: What to translate.
-          --seed: Seed of every random draw. (default: 0)
           --flagfile: a file with one flag per line
         """)
 

@@ -60,6 +60,7 @@ def data(tmp_path_factory):
                 "source_channels": 1,
                 "target_channels": 1,
                 "voxel_size_mm": TASK.voxel_size_mm,
+                "task_row": tasks.as_stored(TASK),
             }
         )
     return folder
@@ -110,7 +111,7 @@ def test_help_comes_at_once_and_names_the_flags(call):
 @pytest.mark.slow
 def test_a_folder_without_records_is_refused(call):
     done = call(*TINY, "--data_dir=.")
-    assert_refused(done, 3, "--data_dir=. holds no records")
+    assert_refused(done, 3, "holds no records")
     assert done.stderr.count("\n") == 1
     assert os.listdir(call.folder) == []
 

@@ -22,6 +22,8 @@ INFO = {
     "source_channels": 1,
     "target_channels": 1,
     "voxel_size_mm": [1.0, 1.0, None],
+    "task_row": tasks.as_stored(MR_CT),
+    "splits": {"train": {"patients": ["ann"]}},
 }
 
 
@@ -187,7 +189,7 @@ def test_all_that_training_changes_comes_back(saved, trainer):
 def test_a_run_without_checkpoints_starts_at_step_0(tmp_path, trainer):
     run = open_run(tmp_path / "run", method=TINY)
     assert checkpoint.Checkpoints(run, trainer).restore() == 0
-    with pytest.raises(errors.ArtefactError, match="holds no checkpoint yet"):
+    with pytest.raises(errors.ArtefactError, match="holds no best checkpoint"):
         checkpoint.load_generator(run)
 
 
@@ -217,7 +219,7 @@ def test_checkpoints_without_their_list_are_refused(saved, trainer):
 def test_a_checkpoint_of_another_network_is_refused(saved):
     wider = dataclasses.replace(saved, method=methods.override(TINY, ["ngf=8"]))
     with pytest.raises(errors.ArtefactError, match="cannot be restored"):
-        checkpoint.load_generator(wider)
+        checkpoint.load_generator(wider, "last")
 
 
 @pytest.mark.slow
@@ -244,8 +246,12 @@ def test_the_generator_that_validated_best_is_kept(saved, trainer):
 
 
 @pytest.mark.slow
-def test_without_validation_the_best_generator_is_the_last(saved, trainer):
-    generator, step = checkpoint.load_generator(saved, "best")
+def test_without_validation_there_is_a_last_generator_and_no_best(
+    saved, trainer
+):
+    with pytest.raises(errors.ArtefactError, match="no best checkpoint"):
+        checkpoint.load_generator(saved, "best")
+    generator, step = checkpoint.load_generator(saved, "last")
     assert step == 6
     for ours, theirs in zip(
         generator.weights, trainer.generator.weights, strict=True
@@ -257,5 +263,5 @@ def test_without_validation_the_best_generator_is_the_last(saved, trainer):
 def test_a_run_can_be_moved(saved, tmp_path):
     shutil.move(saved.workdir, tmp_path / "elsewhere")
     run = checkpoint.load_run(tmp_path / "elsewhere")
-    assert checkpoint.load_generator(run)[1] == 6
+    assert checkpoint.load_generator(run, "last")[1] == 6
     assert checkpoint.Checkpoints(run, make_trainer(seed=2)).restore() == 6

@@ -77,6 +77,7 @@ def dataset(tmp_path_factory):
                 "source_channels": 1,
                 "target_channels": 1,
                 "voxel_size_mm": TASK.voxel_size_mm,
+                "task_row": tasks.as_stored(TASK),
             }
         )
 

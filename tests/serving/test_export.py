@@ -1,0 +1,225 @@
+"""What is exported is the generator that was trained, in physical units."""
+
+import dataclasses
+import json
+import resource
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from medgan_tf import errors, methods, tasks
+from medgan_tf.data import preprocess, volume
+from medgan_tf.serving import export, predict
+from medgan_tf.training import checkpoint
+from medgan_tf.training import config as configs
+from medgan_tf.training import step as steps
+
+# All wait for a checkpoint, most for two exports.
+pytestmark = pytest.mark.slow
+
+TINY = methods.override(methods.METHODS["pix2pix"], ["ngf=4", "ndf=4"])
+PET_CT = tasks.TASKS["pet_ct"]
+MR_MOTION = tasks.with_voxel_size(tasks.TASKS["mr_motion"], (1.0, 1.0, None))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose best checkpoint, of step 6, makes images of all values."""
+    run = checkpoint.Run(
+        tmp_path_factory.mktemp("serving") / "run",
+        "pet_ct",
+        TINY,
+        configs.TrainConfig(),
+        {
+            "fingerprint": "f" * 64,
+            "is_simulated": True,
+            "source_channels": 1,
+            "target_channels": 1,
+        },
+        {"medgan_tf": "1.2.3"},
+    )
+    run.save()
+    trainer = steps.Trainer(TINY, seed=1)
+    # As drawn, its images are nearly constant: any scaling would pass.
+    last = trainer.generator.blocks[0].last
+    last.kernel.assign(10 * last.kernel)
+    checkpoint.Checkpoints(run, trainer).save_if_best(6, "ssim", 0.5, True)
+    return run
+
+
+@pytest.fixture(scope="module")
+def generator(run):
+    return checkpoint.load_generator(run)[0]
+
+
+@pytest.fixture(scope="module")
+def pet_ct(run):
+    output_dir = run.workdir.parent / "pet_ct"
+    return export.export(run, PET_CT, output_dir, version=3)
+
+
+@pytest.fixture(scope="module")
+def mr_motion(run):
+    output_dir = run.workdir.parent / "mr_motion"
+    return export.export(run, MR_MOTION, output_dir)
+
+
+def slices(highest):
+    """Two slices with values from below 0 to a little above `highest`."""
+    rng = np.random.default_rng(0)
+    scale = np.reshape(highest, [-1, 1, 1, 1])
+    values = rng.uniform(-0.05, 1.1, [2, 256, 256, 1]) * scale
+    return values.astype(np.float32)
+
+
+def by_hand(generator, images, source_window, target_window):
+    return preprocess.denormalise(
+        generator(preprocess.normalise(images, source_window)), target_window
+    )
+
+
+def test_a_fixed_window_model_takes_suv_and_gives_hu(pet_ct, generator):
+    images = slices(20.0)
+    model = predict.load(pet_ct)
+    translated = model.translate(source=tf.constant(images))["translated"]
+    expected = by_hand(generator, images, (0, 20), (-1000, 2000))
+    assert np.ptp(expected) > 1000
+    np.testing.assert_allclose(translated, expected, rtol=0, atol=1e-3)
+
+
+def test_an_mr_model_scales_each_slice_by_its_own_volume(mr_motion, generator):
+    scales = 300.0, 4000.0
+    images = slices(scales)
+    translated = predict.load(mr_motion).translate(
+        source=tf.constant(images), source_scale=tf.constant(scales)
+    )["translated"]
+    for one, result, scale in zip(images, translated, scales, strict=True):
+        window = 0, scale
+        expected = by_hand(generator, one[None], window, window)[0]
+        assert np.ptp(expected) > scale / 3
+        # Rounding of the scale, enlarged by the network; one unit is 3e-3.
+        np.testing.assert_allclose(result, expected, rtol=0, atol=scale * 1e-5)
+
+
+def test_the_signature_names_its_inputs_and_its_output(pet_ct, mr_motion):
+    image = tf.TensorShape([None, 256, 256, 1])
+    for folder, scale in (
+        (pet_ct, {}),
+        (mr_motion, {"source_scale": tf.TensorShape([None])}),
+    ):
+        signatures = tf.saved_model.load(str(folder)).signatures
+        signature = signatures["serving_default"]
+        _, inputs = signature.structured_input_signature
+        assert {n: s.shape for n, s in inputs.items()} == {
+            "source": image,
+            **scale,
+        }
+        assert {s.dtype for s in inputs.values()} == {tf.float32}
+        outputs = signature.structured_outputs
+        assert {n: s.shape for n, s in outputs.items()} == {"translated": image}
+        assert outputs["translated"].dtype == tf.float32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": np.nan},
+        {"source": np.inf},
+        {"source_scale": 0.0},
+        {"source_scale": -1.0},
+        {"source_scale": np.nan},
+    ],
+    ids=str,
+)
+def test_the_graph_refuses_values_that_are_no_image(mr_motion, change):
+    inputs = {"source": slices(300.0)[:1], "source_scale": np.float32([300])}
+    for name, value in change.items():
+        inputs[name].flat[0] = value
+    model = predict.load(mr_motion)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        model.translate(**{n: tf.constant(v) for n, v in inputs.items()})
+
+
+@pytest.mark.parametrize("shape", [(1, 128, 128, 1), (1, 256, 256, 3)])
+def test_the_graph_refuses_images_of_another_size(pet_ct, shape):
+    model = predict.load(pet_ct)
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        model.translate(source=tf.zeros(shape))
+
+
+def test_medgan_json_says_what_the_model_is_and_is_not_for(pet_ct):
+    info = json.loads((pet_ct / "assets.extra/medgan.json").read_text())
+    assert info["task"] == "pet_ct"
+    assert info["source"]["window"] == [0, 20]
+    assert info["source"]["unit"] == "SUV"
+    assert info["target"]["window"] == [-1000, 2000]
+    assert info["target"]["unit"] == "HU"
+    assert info["voxel_size_mm"] == [1, 1, 1]
+    assert info["slice_size"] == 256
+    assert info["method"]["ngf"] == 4
+    assert info["discriminator_steps"] == 6
+    assert info["data_fingerprint"] == "f" * 64
+    assert info["trained_on_simulated_images"] is True
+    assert info["versions"] == {"medgan_tf": "1.2.3"}
+    assert info["intended_use"].startswith("Research only")
+    assert "Not for diagnosis" in info["intended_use"]
+
+
+def test_a_loaded_model_knows_its_modalities_and_its_grid(pet_ct, mr_motion):
+    model = predict.load(pet_ct)
+    assert (model.source, model.target) == (tasks.PET, tasks.CT)
+    assert model.voxel_size_mm == (1.0, 1.0, 1.0)
+    model = predict.load(mr_motion)
+    assert (model.source, model.target) == (tasks.MR, tasks.MR)
+    assert model.voxel_size_mm == (1.0, 1.0, None)
+
+
+def test_a_volume_goes_through_an_exported_model(mr_motion, generator):
+    rng = np.random.default_rng(0)
+    array = rng.uniform(0, 300, (20, 30, 3)).astype(np.float32)
+    source = volume.Volume(array, np.diag([-1.0, -1.0, 5.0, 1.0]))
+    result = predict.translate_volume(
+        predict.load(mr_motion), source, batch_size=2
+    )
+    # 20 x 30 pixels lie in the middle of 256 x 256, columns first.
+    window = 0, np.percentile(array[array > 0], 99.9)
+    padded = np.zeros([3, 256, 256, 1], np.float32)
+    padded[:, 113:143, 118:138, 0] = array.transpose(2, 1, 0)
+    expected = by_hand(generator, padded, window, window)
+    expected = expected[:, 113:143, 118:138, 0].transpose(2, 1, 0)
+    np.testing.assert_allclose(result.array, expected, rtol=0, atol=3e-3)
+
+
+def test_a_version_that_exists_is_refused_and_left_alone(run, pet_ct):
+    before = (pet_ct / "saved_model.pb").read_bytes()
+    with pytest.raises(errors.ResourceError, match="3 exists; choose another"):
+        export.export(run, PET_CT, pet_ct.parent, version=3)
+    assert (pet_ct / "saved_model.pb").read_bytes() == before
+    assert [path.name for path in pet_ct.parent.iterdir()] == ["3"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(run, tmp_path):
+    """Files of at most 100 kB stand for the full disk; the weights are more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(errors.ResourceError, match="cannot be written"):
+            export.export(run, PET_CT, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file/model", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ResourceError, match="cannot be written"):
+        export.export(run, PET_CT, tmp_path / name)
+
+
+def test_a_run_without_a_checkpoint_is_refused(run, tmp_path):
+    empty = dataclasses.replace(run, workdir=tmp_path / "run")
+    with pytest.raises(errors.ArtefactError, match="holds no best checkpoint"):
+        export.export(empty, PET_CT, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
