@@ -59,7 +59,7 @@ _HELP = {
     "summary_every": "Steps between logged numbers.",
     "image_every": "Steps between logged images.",
     "save_every": "Steps between checkpoints.",
-    "validate_every": "Steps between validations; 0: each epoch.",
+    "validate_every": "Steps between validations, by MAE; 0: each epoch.",
     "validation_slices": "Slices at most for each validation.",
 }
 _DEFINE = {

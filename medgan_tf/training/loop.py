@@ -21,7 +21,9 @@ from medgan_tf.training import checkpoint, summaries
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
-BEST_METRIC = "ssim"
+# Because with Adam at batch size 1 the overall level of the image swings from
+# step to step, which SSIM hardly sees and a user of HU or SUV does.
+BEST_METRIC = "mae"
 
 _log = logging.getLogger(__name__)
 

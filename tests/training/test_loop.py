@@ -230,14 +230,14 @@ def test_tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_images(whole):
 def test_the_best_generator_is_the_one_that_validated_best(whole):
     folder = whole / MEDGAN.name
     text = (folder / "metrics.jsonl").read_text()
-    ssim = {
-        line["step"]: line["metrics/ssim"]
+    errors_by_step = {
+        line["step"]: line["metrics/mae"]
         for line in map(json.loads, text.splitlines())
         if line["split"] == "validation"
     }
     best = json.loads((folder / "best.json").read_text())
-    assert best["step"] == max(ssim, key=ssim.get)
-    assert best["value"] == ssim[best["step"]]
+    assert best["step"] == min(errors_by_step, key=errors_by_step.get)
+    assert best["value"] == errors_by_step[best["step"]]
     run = checkpoint.load_run(folder)
     assert checkpoint.load_generator(run)[1] == best["step"]
 
