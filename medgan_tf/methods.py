@@ -62,6 +62,10 @@ class Method:
       learning_rate: of Adam, for both networks.
       beta_1: of Adam ("momentum value of 0.5", Section 2.5).
       epsilon: of Adam (TensorFlow 1's default, as in pix2pix-tensorflow).
+      averaging: decay, per discriminator step, of a moving average of the
+        generator's weights; the average is then what is validated, scored
+        and exported. 0: none. The paper has none; at batch size 1 it takes
+        out the swings from sample to sample.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Method:
     learning_rate: float = 2e-4
     beta_1: float = 0.5
     epsilon: float = 1e-8
+    averaging: float = 0.0
 
     def __post_init__(self):
         for field, allowed in _CHOICES.items():
@@ -126,7 +131,7 @@ class Method:
                     f"{field}_layers must name at least one layer of VGG-19, "
                     f"or {field} be 0."
                 )
-        for field in ("dropout", "beta_1"):
+        for field in ("dropout", "beta_1", "averaging"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(
                     f"{field} must be in [0, 1), got {getattr(self, field)}."

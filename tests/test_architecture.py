@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
     "tasks": 0,
     "methods": 0,
+    "allocator": 0,
     "errors": 0,
     "data.volume": 0,
     "training.config": 0,
@@ -29,6 +30,7 @@ FLOORS = {
     "evaluation.metrics": 1,
     "data.pairs": 2,
     "data.records": 2,
+    "models.convolutions": 2,
     "models.layers": 2,
     "models.vgg19": 2,
     "losses.adversarial": 2,

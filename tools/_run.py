@@ -30,7 +30,7 @@ from typing import NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
-from medgan_tf import errors
+from medgan_tf import allocator, errors
 
 # Because TensorFlow reads this when it is first imported, and a screen full
 # of its notes hides ours. What matters is raised as an exception too.
@@ -111,6 +111,7 @@ def import_tensorflow() -> None:
     Because TensorFlow writes a few lines to standard error whatever
     TF_CPP_MIN_LOG_LEVEL says. They are shown if the import fails.
     """
+    allocator.keep_freed_memory()
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as notes:

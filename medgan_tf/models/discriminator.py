@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from medgan_tf.models import layers
+from medgan_tf.models import convolutions, layers
 
 
 class PatchDiscriminator(keras.Model):
@@ -46,9 +46,8 @@ class PatchDiscriminator(keras.Model):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
-        self.pad = keras.layers.ZeroPadding2D(1, name="pad", dtype=dtype)
         self.hidden = [
-            layers.patch_convolution(
+            convolutions.PatchConvolution(
                 ndf * min(2**i, 8),
                 strides=2 if i < num_layers else 1,
                 name=f"layer_{i + 1}",
@@ -60,7 +59,7 @@ class PatchDiscriminator(keras.Model):
             layers.instance_norm(f"layer_{i + 2}_norm", dtype)
             for i in range(num_layers if norm else 0)
         ]
-        self.last = layers.patch_convolution(
+        self.last = convolutions.PatchConvolution(
             1, strides=1, name=f"layer_{num_layers + 2}", dtype=dtype
         )
 
@@ -69,13 +68,13 @@ class PatchDiscriminator(keras.Model):
         features = []
         # [B, 256, 256, 2] -> [B, 128, 128, 64] -> [B, 127, 127, 128]
         for i, convolution in enumerate(self.hidden):
-            x = convolution(self.pad(x))
+            x = convolution(x)
             if i and self.norms:
                 x = self.norms[i - 1](x)
             x = tf.nn.leaky_relu(x, alpha=0.2)
             features.append(x)
         # -> [B, 126, 126, 1]
-        return tf.cast(self.last(self.pad(x)), tf.float32), features
+        return tf.cast(self.last(x), tf.float32), features
 
     @property
     def kernels(self) -> list[keras.Variable]:

@@ -1,58 +1,12 @@
-"""The layers all three networks are made of, as in pix2pix-tensorflow.
+"""Instance norm as in pix2pix-tensorflow; the paper's spectral projection.
 
-Kernels N(0, 0.02), biases 0, instance norm with gamma N(1, 0.02) and epsilon
-1e-5; Keras's own defaults differ in every one of these.
+Gamma N(1, 0.02) and epsilon 1e-5; Keras's own defaults differ in both.
 """
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
-
-
-def down_convolution(filters: int, name: str, dtype=None) -> keras.Layer:
-    """4 x 4 convolution of stride 2: [B, H, W, C] -> [B, H/2, W/2, filters]."""
-    return keras.layers.Conv2D(
-        filters,
-        4,
-        strides=2,
-        padding="same",
-        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
-        name=name,
-        dtype=dtype,
-    )
-
-
-def up_convolution(filters: int, name: str, dtype=None) -> keras.Layer:
-    """Transposed 4 x 4, stride 2: [B, H, W, C] -> [B, 2H, 2W, filters]."""
-    return keras.layers.Conv2DTranspose(
-        filters,
-        4,
-        strides=2,
-        padding="same",
-        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
-        name=name,
-        dtype=dtype,
-    )
-
-
-def patch_convolution(
-    filters: int, strides: int, name: str, dtype=None
-) -> keras.Layer:
-    """4 x 4 "valid" convolution, to follow a zero padding of 1.
-
-    Because "same" would keep a 128 x 128 map at stride 1 where the patch
-    discriminator has 127 x 127.
-    """
-    return keras.layers.Conv2D(
-        filters,
-        4,
-        strides=strides,
-        padding="valid",
-        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
-        name=name,
-        dtype=dtype,
-    )
 
 
 def instance_norm(name: str, dtype=None) -> keras.Layer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from medgan_tf.models import layers
+from medgan_tf.models import convolutions, layers
 
 # Filters as multiples of ngf. The paper's decoder list "512, 1024, 1024,
 # 1024, 512, 256 and 128" counts the concatenated inputs of these layers.
@@ -62,7 +62,7 @@ class UBlock(keras.Model):
         super().__init__(name=name, dtype=dtype)
         depth = len(DOWN_MULTIPLES)
         self.down = [
-            layers.down_convolution(m * ngf, f"encoder_{i}", dtype)
+            convolutions.DownConvolution(m * ngf, f"encoder_{i}", dtype)
             for i, m in enumerate(DOWN_MULTIPLES, start=1)
         ]
         innermost = depth if bottleneck_norm else depth - 1
@@ -71,7 +71,7 @@ class UBlock(keras.Model):
             for i in range(2, innermost + 1)
         ]
         self.up = [
-            layers.up_convolution(m * ngf, f"decoder_{depth - i}", dtype)
+            convolutions.UpConvolution(m * ngf, f"decoder_{depth - i}", dtype)
             for i, m in enumerate(UP_MULTIPLES)
         ]
         self.up_norms = [
@@ -84,7 +84,7 @@ class UBlock(keras.Model):
             )
             for i in range(NUM_DROPOUT_LAYERS if dropout else 0)
         ]
-        self.last = layers.up_convolution(out_channels, "decoder_1", dtype)
+        self.last = convolutions.UpConvolution(out_channels, "decoder_1", dtype)
 
     def call(self, image):
         _check_sides(image)

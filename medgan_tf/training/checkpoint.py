@@ -190,7 +190,7 @@ class Checkpoints:
         )
         self._best = tf.train.CheckpointManager(
             tf.train.Checkpoint(
-                generator=steps.named_weights(trainer.generator)
+                generator=steps.named_weights(trainer.translator)
             ),
             str(run.workdir / "best"),
             max_to_keep=1,
@@ -260,8 +260,11 @@ def load_generator(
         run.data["target_channels"],
         precision,
     )
+    # The best checkpoint holds nothing else.
+    is_averaged = run.method.averaging and which == "last"
+    name = "averaged" if is_averaged else "generator"
     _restore(
-        tf.train.Checkpoint(generator=steps.named_weights(generator)), latest
+        tf.train.Checkpoint(**{name: steps.named_weights(generator)}), latest
     )
     return generator, int(latest.rsplit("-", 1)[1])
 

@@ -61,6 +61,12 @@ def train(
             f"{dataset.folder} was prepared for --task={dataset.info['task']}, "
             f"got --task={task.name}; give that task or other records."
         )
+    row = tasks.with_voxel_size(task, tuple(dataset.info["voxel_size_mm"]))
+    if dataset.info["task_row"] != tasks.as_stored(row):
+        raise errors.DataError(
+            f"{dataset.folder} was prepared when the row of task {task.name} "
+            "was another (windows, modalities or simulator); prepare it again."
+        )
     steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
     num_steps = config.num_steps(steps_per_epoch)
     run = checkpoint.open_run(workdir, task, method, config, dataset)
@@ -244,7 +250,7 @@ def _strip(trainer: steps.Trainer, sample: samples.Sample) -> list[np.ndarray]:
     """Source, target and the image after each U-block, first channels."""
     stages = [
         image.numpy()[0]
-        for image in trainer.generator.stages(sample.source[None])
+        for image in trainer.translator.stages(sample.source[None])
     ]
     return [image[..., 0] for image in (sample.source, sample.target, *stages)]
 

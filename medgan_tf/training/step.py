@@ -23,6 +23,8 @@ class Trainer:
     Attributes:
       method: the row that is trained.
       generator: CasNet.
+      averaged: the moving average of its weights as a network of its own, or
+        None.
       discriminator: PatchDiscriminator.
       vgg: VGG19Features or None where the method does not use it; frozen.
       generator_optimizer: counts three updates for each discriminator's one.
@@ -77,6 +79,17 @@ class Trainer:
             # Because Algorithm 1 trains the generator first: without this the
             # first three updates would see a discriminator of any scale.
             self.projection()
+        # Last, so that all other weights are drawn as without it.
+        self.averaged = None
+        if method.averaging:
+            self.averaged = build_generator(
+                method, source_channels, target_channels, precision
+            )
+
+    @property
+    def translator(self) -> casnet.CasNet:
+        """The generator that is validated, scored and exported."""
+        return self.averaged or self.generator
 
     @property
     def step(self) -> int:
@@ -96,6 +109,8 @@ class Trainer:
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }
+        if self.averaged:
+            state["averaged"] = named_weights(self.averaged)
         if self.projection:
             state["projection"] = self.projection
         if self._random_states:
@@ -107,7 +122,9 @@ class Trainer:
         """What the Dropout layers draw from."""
         return [
             layer.seed_generator.state.value
-            for block in self.generator.blocks
+            for network in (self.generator, self.averaged)
+            if network
+            for block in network.blocks
             for layer in block.dropouts
         ]
 
@@ -139,6 +156,8 @@ class Trainer:
         networks = [(self.generator, self._source)]
         networks += [(self.discriminator, self._source, self._target)] * 2
         total = 4 * 4 * trained
+        if self.averaged:
+            total += 4 * self.averaged.count_params()
         if self.vgg:
             networks.append((self.vgg, self._target))
             total += item * self.vgg.count_params()
@@ -160,7 +179,14 @@ class Trainer:
           `p_translated` that the discriminator gave before its update.
         """
         if self.method.update_order == "simultaneous":
-            return self._simultaneous_step(source, target)
+            terms = self._simultaneous_step(source, target)
+        else:
+            terms = self._alternating_step(source, target)
+        if self.averaged:
+            self._average()
+        return terms
+
+    def _alternating_step(self, source, target) -> dict:
         # What depends on the target alone: once per sample.
         compared_with = self._reference(source, target)
         # Lines 2-8: N_G updates of the generator on this sample.
@@ -177,7 +203,7 @@ class Trainer:
     @tf.function
     def translate(self, source: tf.Tensor) -> tf.Tensor:
         """G(y): [B, 256, 256, C] in [-1, 1] to the same."""
-        return self.generator(source)
+        return self.translator(source)
 
     @tf.function
     def saturation(self, source: tf.Tensor) -> tf.Tensor:
@@ -187,7 +213,7 @@ class Trainer:
                 tf.reduce_mean(
                     tf.cast(tf.abs(image) > SATURATED_ABOVE, tf.float32)
                 )
-                for image in self.generator.stages(source)
+                for image in self.translator.stages(source)
             ]
         )
 
@@ -297,6 +323,19 @@ class Trainer:
             self.projection()
         return {**terms, "generator_total": total, **discriminator_terms}
 
+    def _average(self) -> None:
+        """Moves the averaged weights towards the generator's.
+
+        Faster at first, so that the random weights of the start are soon
+        forgotten.
+        """
+        step = tf.cast(self.discriminator_optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.method.averaging, step / (step + 9.0))
+        for kept, weight in zip(
+            self.averaged.weights, self.generator.weights, strict=True
+        ):
+            kept.assign(weight + decay * (kept - weight))
+
 
 def build_generator(
     method: methods.Method,
@@ -332,7 +371,8 @@ def _num_activations(network: keras.Model, *images: tf.Tensor) -> int:
     return sum(
         operation.outputs[0].shape.num_elements()
         for operation in graph.get_operations()
-        if operation.type in ("Conv2D", "Conv2DBackpropInput")
+        # Each convolution ends with its bias.
+        if operation.type == "BiasAdd"
     )
 
 

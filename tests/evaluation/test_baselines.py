@@ -6,30 +6,38 @@ from medgan_tf import tasks
 from medgan_tf.data.sample import Sample
 from medgan_tf.evaluation import baselines
 
+MR_CT = tasks.TASKS["mr_ct"]
+CT_WINDOW = tasks.CT.window
 
-def sample(target, target_window):
-    """A slice whose target shows these values, in their unit."""
-    low, high = target_window
-    scaled = 2 * (np.float32(target) - low) / (high - low) - 1
+
+def sample(source, source_window, target, target_window):
+    """A slice of these values, in their units."""
+    source, target = (
+        (2 * (np.float32(values) - low) / (high - low) - 1)[..., None]
+        for values, (low, high) in (
+            (source, source_window),
+            (target, target_window),
+        )
+    )
     return Sample(
         patient="a",
         slice_index=0,
-        source=np.zeros((*scaled.shape, 1), np.float32),
-        target=scaled[..., None],
-        mask=np.ones(scaled.shape, bool),
-        source_window=(0.0, 20.0),
+        source=source,
+        target=target,
+        mask=np.ones(target.shape[:2], bool),
+        source_window=source_window,
         target_window=target_window,
     )
 
 
-def test_a_body_of_ct_gets_the_mean_and_the_rest_air():
+def test_the_target_s_body_gets_the_mean_and_the_rest_air():
     target = [
         [-1000, -1000, -1000, -1000, -1000],
         [-1000, 0, 40, 300, -1000],
         [-1000, -100, -900, 40, -600],  # The lung is inside, -600 outside.
         [-1000, -400, 40, 1200, -1000],
     ]
-    image = baselines.training_mean(tasks.CT, 200.0)
+    image = baselines.training_means(MR_CT, 200.0)["mean in target's body"]
     # 200 HU lies 1200 / 3000 up the window: 2 * 0.4 - 1 = -0.2.
     expected = [
         [-1, -1, -1, -1, -1],
@@ -37,16 +45,29 @@ def test_a_body_of_ct_gets_the_mean_and_the_rest_air():
         [-1, -0.2, -0.2, -0.2, -1],
         [-1, -0.2, -0.2, -0.2, -1],
     ]
-    found = image(sample(target, tasks.CT.window))
+    nothing = np.zeros((4, 5))
+    found = image(sample(nothing, (0.0, 400.0), target, CT_WINDOW))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32
 
 
-def test_a_body_of_mr_is_above_a_tenth_of_its_own_window():
-    image = baselines.training_mean(tasks.MR, 100.0)
-    target = [[0, 30, 50, 390]]
-    # 100 is a quarter of 400 and all of 100; a tenth is 40 and 10.
-    found = image(sample(target, (0.0, 400.0)))
-    np.testing.assert_allclose(found, [[-1, -1, -0.5, -0.5]], atol=1e-6)
-    found = image(sample(np.minimum(target, 100), (0.0, 100.0)))
-    np.testing.assert_allclose(found, [[-1, 1, 1, 1]], atol=1e-6)
+def test_the_source_s_body_gets_the_mean_whatever_the_target_is():
+    image = baselines.training_means(MR_CT, 200.0)["mean in source's body"]
+    # MR: a tenth of the upper end of its own window, 40 of 400.
+    source = [[0, 30, 50, 390]]
+    target = [[-1000, 40, 40, -1000]]
+    found = image(sample(source, (0.0, 400.0), target, CT_WINDOW))
+    np.testing.assert_allclose(found, [[-1, -1, -0.2, -0.2]], atol=1e-6)
+    found = image(
+        sample(np.minimum(source, 100), (0.0, 100.0), target, CT_WINDOW)
+    )
+    np.testing.assert_allclose(found, [[-1, -0.2, -0.2, -0.2]], atol=1e-6)
+
+
+def test_the_source_s_neighbouring_slices_do_not_count():
+    image = baselines.training_means(MR_CT, 200.0)["mean in source's body"]
+    one = sample([[0, 390]], (0.0, 400.0), [[40, 40]], CT_WINDOW)
+    neighbours = np.ones_like(one.source)
+    source = np.concatenate([neighbours, one.source, neighbours], axis=-1)
+    stacked = Sample(**{**vars(one), "source": source})
+    np.testing.assert_allclose(image(stacked), [[-1, -0.2]], atol=1e-6)

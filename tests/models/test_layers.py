@@ -61,53 +61,13 @@ def test_instance_norm_is_batch_norm_at_batch_size_one_only(
     assert (difference < TOLERANCE) == is_equal
 
 
-def test_weights_start_as_in_pix2pix_tensorflow():
-    convolution = layers.down_convolution(64, "down")
-    transposed = layers.up_convolution(64, "up")
-    patch = layers.patch_convolution(64, 1, "patch")
+def test_instance_norm_starts_as_in_pix2pix_tensorflow():
     norm = layers.instance_norm("norm")
-    for layer in (convolution, transposed, patch, norm):
-        layer.build([1, 8, 8, 64])
-    for layer in (convolution, transposed, patch):
-        kernel = layer.kernel.numpy()
-        assert kernel.shape == (4, 4, 64, 64)
-        # 65,536 draws: the SD is known to 0.3 %, the mean to 8e-5.
-        assert kernel.std() == pytest.approx(0.02, rel=0.02)
-        assert abs(kernel.mean()) < 4e-4
-        assert not layer.bias.numpy().any()
+    norm.build([1, 8, 8, 64])
     assert norm.gamma.numpy().mean() == pytest.approx(1.0, abs=0.01)
     assert 0.01 < norm.gamma.numpy().std() < 0.03
     assert not norm.beta.numpy().any()
     assert norm.epsilon == 1e-5
-
-
-def test_a_convolution_down_pads_by_one():
-    convolution = layers.down_convolution(5, "down")
-    x = images(2, 8, 6, 3)
-    padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    y = convolution(x)
-    assert y.shape == (2, 4, 3, 5)
-    np.testing.assert_allclose(
-        y,
-        tf.nn.conv2d(padded, convolution.kernel.value, 2, "VALID"),
-        atol=TOLERANCE,
-    )
-
-
-def test_a_convolution_up_doubles_the_image_and_crops_by_one():
-    convolution = layers.up_convolution(5, "up")
-    x = images(2, 4, 3, 3)
-    y = convolution(x)
-    assert y.shape == (2, 8, 6, 5)
-    whole = tf.nn.conv2d_transpose(
-        x, convolution.kernel.value, [2, 10, 8, 5], 2, "VALID"
-    )
-    np.testing.assert_allclose(y, whole[:, 1:-1, 1:-1], atol=TOLERANCE)
-
-
-def test_a_patch_convolution_gives_127_from_128_once_padded():
-    convolution = layers.patch_convolution(2, 1, "patch")
-    assert convolution.compute_output_shape((1, 130, 130, 1))[1:3] == (127, 127)
 
 
 @pytest.mark.parametrize(("prefix", "iterations"), [("sn1", 1), ("sn3", 3)])

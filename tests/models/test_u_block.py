@@ -38,21 +38,17 @@ def test_parameters(count, options, shape, parameters, variables):
 def test_an_image_goes_down_to_a_point_and_up_again():
     with tf.Graph().as_default() as graph:
         u_block.UBlock()(tf.zeros(IMAGE))
-    shapes = {
-        kind: [
-            tuple(operation.outputs[0].shape[1:])
-            for operation in graph.get_operations()
-            if operation.type == kind
-        ]
-        for kind in ("Conv2D", "Conv2DBackpropInput")
-    }
-    filters = (64, 128, 256, 512, 512, 512, 512, 512)
-    assert shapes["Conv2D"] == [
-        (256 >> i, 256 >> i, f) for i, f in enumerate(filters, start=1)
+    shapes = [
+        tuple(operation.outputs[0].shape[1:])
+        for operation in graph.get_operations()
+        # Each convolution ends with its bias.
+        if operation.type == "BiasAdd"
     ]
-    filters = (512, 512, 512, 512, 256, 128, 64, 1)
-    assert shapes["Conv2DBackpropInput"] == [
-        (1 << i, 1 << i, f) for i, f in enumerate(filters, start=1)
+    down = (64, 128, 256, 512, 512, 512, 512, 512)
+    up = (512, 512, 512, 512, 256, 128, 64, 1)
+    assert shapes == [
+        *((256 >> i, 256 >> i, f) for i, f in enumerate(down, start=1)),
+        *((1 << i, 1 << i, f) for i, f in enumerate(up, start=1)),
     ]
 
 

@@ -246,6 +246,25 @@ def test_the_generator_that_validated_best_is_kept(saved, trainer):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_with_averaging_the_averaged_generator_is_the_one_to_use(
+    tmp_path, which
+):
+    method = methods.override(TINY, ["averaging=0.9"])
+    run = open_run(tmp_path / "run", method=method)
+    trainer = steps.Trainer(method)
+    checkpoints = checkpoint.Checkpoints(run, trainer)
+    checkpoints.save(1)
+    checkpoints.save_if_best(1, "ssim", 0.5, True)
+    generator, _ = checkpoint.load_generator(run, which)
+    # Two networks of other random weights, so the wrong one would be seen.
+    for found, averaged in zip(
+        generator.weights, trainer.averaged.weights, strict=True
+    ):
+        np.testing.assert_array_equal(found, averaged)
+
+
+@pytest.mark.slow
 def test_without_validation_there_is_a_last_generator_and_no_best(
     saved, trainer
 ):

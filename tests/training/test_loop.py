@@ -20,7 +20,9 @@ TASK = tasks.with_voxel_size(tasks.TASKS["mr_ct"], (None, None, None))
 SMALL = ["ngf=4", "ndf=4"]
 PIX2PIX = methods.override(methods.METHODS["pix2pix_tf"], SMALL)
 ONE_LAYER = ["style_layers=block1_conv1", "content_layers=block1_conv1"]
-MEDGAN = methods.override(methods.METHODS["medgan_1g"], SMALL + ONE_LAYER)
+MEDGAN = methods.override(
+    methods.METHODS["medgan_1g"], [*SMALL, *ONE_LAYER, "averaging=0.9"]
+)
 SETTINGS = {
     "max_steps": 6,
     "seed": 3,
@@ -151,6 +153,7 @@ def test_the_state_holds_weights_slots_projection_and_dropout(whole):
     for part in ("generator/", "discriminator/", "generator_optimizer/"):
         assert all(part in found for found in names.values())
     assert names["medgan_1g"].count("projection/vectors/") == 3
+    assert "averaged/" in names["medgan_1g"]
     assert names["pix2pix_tf"].count("random_states/") == 3
 
 
@@ -269,6 +272,14 @@ def test_records_of_another_task_are_refused(dataset, tmp_path):
         train(
             PIX2PIX, dataset, tmp_path / "run", task=tasks.TASKS["pet_denoise"]
         )
+    assert not (tmp_path / "run").exists()
+
+
+def test_records_made_by_another_row_of_the_task_are_refused(dataset, tmp_path):
+    row = {**dataset.info["task_row"], "simulator": "mr_motion"}
+    other = records.Dataset(dataset.folder, {**dataset.info, "task_row": row})
+    with pytest.raises(errors.DataError, match="the row of task mr_ct was an"):
+        train(PIX2PIX, other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -275,6 +275,45 @@ def test_what_training_changes_is_named_for_the_checkpoint():
     }
 
 
+def test_the_average_of_the_weights_leaves_the_training_as_it_is(
+    eagerly, images
+):
+    plain, averaging = make("cgan"), make("cgan", "averaging=0.75")
+    for trainer in (plain, averaging):
+        trainer.train_step(*images)
+    assert are_equal(values(plain.generator), values(averaging.generator))
+    assert are_equal(
+        values(plain.discriminator), values(averaging.discriminator)
+    )
+
+
+def test_the_average_follows_the_weights_and_is_what_translates(
+    eagerly, images
+):
+    trainer = make("cgan", "averaging=0.75")
+    assert trainer.translator is trainer.averaged
+    expected = values(trainer.averaged)
+    # Step 1: a tenth of the old average stays, step 2: two elevenths; the
+    # decay is reached at step 27, where 27 / 36 = 0.75.
+    for step_number, decay in ((1, 1 / 10), (2, 2 / 11), (27, 0.75)):
+        trainer.discriminator_optimizer.iterations.assign(step_number - 1)
+        trainer.train_step(*images)
+        expected = [
+            decay * old + (1 - decay) * new
+            for old, new in zip(
+                expected, values(trainer.generator), strict=True
+            )
+        ]
+        for found, wanted in zip(
+            values(trainer.averaged), expected, strict=True
+        ):
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_array_equal(
+        trainer.translate(images[0]), trainer.averaged(images[0])
+    )
+    assert "averaged" in trainer.checkpointable
+
+
 @pytest.mark.slow
 def test_the_estimate_of_memory_grows_with_the_batch():
     trainer = make("cgan")

@@ -1,0 +1,192 @@
+"""The 4 x 4 convolutions of all three networks, as fast as a CPU does them.
+
+TensorFlow's float32 CPU kernels multiply a small map by a large kernel at a
+tenth of the processor's speed, and so they do the weight gradient of a single
+filter. Here the same products are summed in another order; the results differ
+by rounding alone. Everywhere else, and on a GPU, TensorFlow's kernels do it.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+KERNEL_SIZE = 4
+# Pixels of a map up to which a product with all taps at once is faster.
+SMALL_MAP = 256
+
+_PAD_ONE = [[0, 0], [1, 1], [1, 1], [0, 0]]
+
+
+class DownConvolution(keras.layers.Conv2D):
+    """Stride 2, "same": [B, H, W, C] -> [B, H/2, W/2, filters]."""
+
+    def __init__(self, filters: int, name: str, dtype=None):
+        super().__init__(
+            filters,
+            KERNEL_SIZE,
+            strides=2,
+            padding="same",
+            kernel_initializer=_initializer(),
+            name=name,
+            dtype=dtype,
+        )
+
+    def call(self, image):
+        kernel = tf.convert_to_tensor(self.kernel)
+        return tf.nn.bias_add(_halve(image, kernel), self.bias)
+
+
+class UpConvolution(keras.layers.Conv2DTranspose):
+    """Transposed, stride 2, "same": [B, H, W, C] -> [B, 2H, 2W, filters]."""
+
+    def __init__(self, filters: int, name: str, dtype=None):
+        super().__init__(
+            filters,
+            KERNEL_SIZE,
+            strides=2,
+            padding="same",
+            kernel_initializer=_initializer(),
+            name=name,
+            dtype=dtype,
+        )
+
+    def call(self, image):
+        kernel = tf.convert_to_tensor(self.kernel)
+        return tf.nn.bias_add(_double(image, kernel), self.bias)
+
+
+class PatchConvolution(keras.layers.Conv2D):
+    """Behind one pixel of zeros: at stride 1, [B, H, W, C] -> [B, H-1, ...].
+
+    Because "same" would keep a 128 x 128 map at stride 1 where the patch
+    discriminator has 127 x 127.
+    """
+
+    def __init__(self, filters: int, strides: int, name: str, dtype=None):
+        super().__init__(
+            filters,
+            KERNEL_SIZE,
+            strides=strides,
+            kernel_initializer=_initializer(),
+            name=name,
+            dtype=dtype,
+        )
+
+    def call(self, image):
+        kernel = tf.convert_to_tensor(self.kernel)
+        if self.filters == 1 and self.strides == (1, 1) and _on_cpu(image):
+            convolved = _one_filter(image, kernel)
+        else:
+            convolved = tf.nn.conv2d(image, kernel, self.strides, _PAD_ONE)
+        return tf.nn.bias_add(convolved, self.bias)
+
+
+def _initializer() -> keras.initializers.Initializer:
+    """As in pix2pix-tensorflow; a new one each time, because one draws once."""
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+def _on_cpu(image: tf.Tensor) -> bool:
+    # In bfloat16 the sums must stay within one kernel, which adds in float32.
+    return image.dtype == tf.float32 and not tf.config.list_physical_devices(
+        "GPU"
+    )
+
+
+@tf.custom_gradient
+def _halve(image: tf.Tensor, kernel: tf.Tensor):
+    """The convolution, and its gradient by `_double`."""
+
+    def gradient(upstream):
+        return _double(upstream, kernel), _kernel_gradient(
+            image, upstream, kernel
+        )
+
+    return tf.nn.conv2d(image, kernel, 2, "SAME"), gradient
+
+
+@tf.custom_gradient
+def _double(image: tf.Tensor, kernel: tf.Tensor):
+    """The transposed convolution, and its gradient by the convolution."""
+
+    def gradient(upstream):
+        return tf.nn.conv2d(upstream, kernel, 2, "SAME"), _kernel_gradient(
+            upstream, image, kernel
+        )
+
+    _, height, width, _ = image.shape
+    if height * width <= SMALL_MAP and _on_cpu(image):
+        return _overlap_add(image, kernel), gradient
+    shape = [tf.shape(image)[0], 2 * height, 2 * width, kernel.shape[2]]
+    return tf.nn.conv2d_transpose(image, kernel, shape, 2, "SAME"), gradient
+
+
+def _kernel_gradient(large, small, kernel) -> tf.Tensor:
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=large,
+        filter_sizes=kernel.shape,
+        out_backprop=small,
+        strides=[1, 2, 2, 1],
+        padding="SAME",
+    )
+
+
+def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The transposed convolution as one product and a sum of shifts.
+
+    Pixel i of a row reaches 2i - 1 .. 2i + 2 by the kernel's taps 0 .. 3, so
+    an even pixel 2i gets tap 1 of i and tap 3 of i - 1, and an odd one 2i + 1
+    tap 2 of i and tap 0 of i + 1; the same for columns.
+    """
+    _, height, width, channels = image.shape
+    filters = kernel.shape[2]
+    taps = tf.matmul(
+        tf.reshape(kernel, [-1, channels]),
+        tf.reshape(image, [-1, channels]),
+        transpose_b=True,
+    )
+    taps = tf.reshape(
+        taps, [KERNEL_SIZE, KERNEL_SIZE, filters, -1, height, width]
+    )
+    # [B, height, 4, width, 4, filters]
+    taps = tf.transpose(taps, [3, 4, 0, 5, 1, 2])
+    for axis in (1, 3):
+        tap_0, tap_1, tap_2, tap_3 = tf.unstack(taps, axis=axis + 1)
+        even = tap_1 + _shift(tap_3, axis, 1)
+        odd = tap_2 + _shift(tap_0, axis, -1)
+        taps = tf.stack([even, odd], axis=axis + 1)
+    return tf.reshape(taps, [-1, 2 * height, 2 * width, filters])
+
+
+def _shift(array: tf.Tensor, axis: int, by: int) -> tf.Tensor:
+    """Moves an array by one place along an axis; zeros come in."""
+    length = array.shape[axis]
+    zero = tf.zeros_like(tf.gather(array, [0], axis=axis))
+    if by > 0:
+        kept = tf.gather(array, range(length - 1), axis=axis)
+        return tf.concat([zero, kept], axis)
+    kept = tf.gather(array, range(1, length), axis=axis)
+    return tf.concat([kept, zero], axis)
+
+
+def _one_filter(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A convolution with one filter: what each tap gives, then its place."""
+    _, height, width, channels = image.shape
+    taps = tf.matmul(
+        tf.reshape(image, [-1, channels]),
+        # [4, 4, channels, 1] -> [channels, 16]
+        tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [channels, -1]),
+    )
+    taps = tf.reshape(taps, [-1, height, width, KERNEL_SIZE**2])
+    taps = tf.pad(taps, _PAD_ONE)
+    height, width = height - 1, width - 1
+    shifted = [
+        taps[:, row : row + height, column : column + width, index]
+        for index, (row, column) in enumerate(
+            (row, column)
+            for row in range(KERNEL_SIZE)
+            for column in range(KERNEL_SIZE)
+        )
+    ]
+    return tf.add_n(shifted)[..., None]
