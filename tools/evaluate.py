@@ -92,9 +92,7 @@ def main(_: list[str]) -> None:
         samples(),
         translate,
         score_source=task.source == task.target,
-        baselines=baselines.training_means(
-            task, dataset.info["train_body_mean"]
-        ),
+        baselines=baselines.answers(task, dataset.info["train_body_mean"]),
         batch_size=_BATCH_SIZE.value,
     )
     output_dir = pathlib.Path(

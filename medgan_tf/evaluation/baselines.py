@@ -1,4 +1,4 @@
-"""Trivial answers that a method has to beat."""
+"""Answers without a network: what a method has to beat, and what it cannot."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from medgan_tf.data import preprocess
 from medgan_tf.data.sample import Sample
 
 
-def training_means(
+def answers(
     task: tasks.Task, mean: float
 ) -> dict[str, Callable[[Sample], np.ndarray]]:
-    """The mean of the training bodies everywhere in the body, air elsewhere.
+    """What a translation is worth can be seen beside these.
 
-    Twice: in the body as the source shows it, which anybody could do; and in
-    that of the target, which no method knows and which is hard to beat where
-    the patient moved between source and target.
+    - "mean in source's body": the mean of the training bodies everywhere in
+      the body as the source shows it, air elsewhere: anybody could do that.
+    - "mean in target's body": the same in the body as the target shows it,
+      which no method knows: hard to beat where the patient moved between
+      source and target.
+    - "target in source's body": the target itself, but only within the body
+      as the source shows it, the mean where the target has air there. What is
+      left of its error is how far source and target lie apart; a method that
+      keeps the outline of its source hardly gets below it.
 
     Args:
       task: what is translated.
@@ -30,23 +36,37 @@ def training_means(
       Name -> function: sample -> image [H, W] in [-1, 1].
     """
 
-    def in_body(of_source: bool) -> Callable[[Sample], np.ndarray]:
-        def image(sample: Sample) -> np.ndarray:
-            body = (
-                _body(sample.source, sample.source_window, task.source)
-                if of_source
-                else _body(sample.target, sample.target_window, task.target)
-            )
-            return preprocess.normalise(
-                np.where(body, mean, task.target.air), sample.target_window
-            )
+    def in_source(sample: Sample) -> np.ndarray:
+        return image(sample, _source_body(sample, task), mean)
 
-        return image
+    def in_target(sample: Sample) -> np.ndarray:
+        return image(sample, _target_body(sample, task), mean)
+
+    def target_in_source(sample: Sample) -> np.ndarray:
+        target = preprocess.denormalise(
+            sample.target[..., 0], sample.target_window
+        )
+        tissue = np.where(_target_body(sample, task), target, mean)
+        return image(sample, _source_body(sample, task), tissue)
+
+    def image(sample: Sample, body: np.ndarray, tissue) -> np.ndarray:
+        return preprocess.normalise(
+            np.where(body, tissue, task.target.air), sample.target_window
+        )
 
     return {
-        "mean in source's body": in_body(of_source=True),
-        "mean in target's body": in_body(of_source=False),
+        "mean in source's body": in_source,
+        "mean in target's body": in_target,
+        "target in source's body": target_in_source,
     }
+
+
+def _source_body(sample: Sample, task: tasks.Task) -> np.ndarray:
+    return _body(sample.source, sample.source_window, task.source)
+
+
+def _target_body(sample: Sample, task: tasks.Task) -> np.ndarray:
+    return _body(sample.target, sample.target_window, task.target)
 
 
 def _body(

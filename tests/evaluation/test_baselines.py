@@ -37,7 +37,7 @@ def test_the_target_s_body_gets_the_mean_and_the_rest_air():
         [-1000, -100, -900, 40, -600],  # The lung is inside, -600 outside.
         [-1000, -400, 40, 1200, -1000],
     ]
-    image = baselines.training_means(MR_CT, 200.0)["mean in target's body"]
+    image = baselines.answers(MR_CT, 200.0)["mean in target's body"]
     # 200 HU lies 1200 / 3000 up the window: 2 * 0.4 - 1 = -0.2.
     expected = [
         [-1, -1, -1, -1, -1],
@@ -52,7 +52,7 @@ def test_the_target_s_body_gets_the_mean_and_the_rest_air():
 
 
 def test_the_source_s_body_gets_the_mean_whatever_the_target_is():
-    image = baselines.training_means(MR_CT, 200.0)["mean in source's body"]
+    image = baselines.answers(MR_CT, 200.0)["mean in source's body"]
     # MR: a tenth of the upper end of its own window, 40 of 400.
     source = [[0, 30, 50, 390]]
     target = [[-1000, 40, 40, -1000]]
@@ -64,8 +64,18 @@ def test_the_source_s_body_gets_the_mean_whatever_the_target_is():
     np.testing.assert_allclose(found, [[-1, -0.2, -0.2, -0.2]], atol=1e-6)
 
 
+def test_the_target_is_kept_where_the_source_has_body_and_nowhere_else():
+    image = baselines.answers(MR_CT, 200.0)["target in source's body"]
+    # Body in both, in the source alone, in the target alone, in none.
+    source = [[400, 400, 0, 0]]
+    target = [[500, -1000, 500, -1000]]
+    found = image(sample(source, (0.0, 400.0), target, CT_WINDOW))
+    # 500 HU lies 1500 / 3000 up the window.
+    np.testing.assert_allclose(found, [[0, -0.2, -1, -1]], atol=1e-6)
+
+
 def test_the_source_s_neighbouring_slices_do_not_count():
-    image = baselines.training_means(MR_CT, 200.0)["mean in source's body"]
+    image = baselines.answers(MR_CT, 200.0)["mean in source's body"]
     one = sample([[0, 390]], (0.0, 400.0), [[40, 40]], CT_WINDOW)
     neighbours = np.ones_like(one.source)
     source = np.concatenate([neighbours, one.source, neighbours], axis=-1)
