@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +110,15 @@ TASKS = {
 def as_stored(task: Task) -> dict:
     """The row as it comes back from a JSON file, to be compared with one."""
     return json.loads(json.dumps(dataclasses.asdict(task)))
+
+
+def is_stored_as(
+    task: Task,
+    row: dict,
+    voxel_size_mm: Sequence[float | None],
+) -> bool:
+    """Whether `row`, from a JSON file, is this task on that slice grid."""
+    return row == as_stored(with_voxel_size(task, tuple(voxel_size_mm)))
 
 
 def with_voxel_size(

@@ -48,11 +48,7 @@ def main(_: list[str]) -> None:
     run = checkpoint.load_run(_WORKDIR.value)
     dataset = records.open_dataset(_DATA_DIR.value or run.data["folder"])
     task = tasks.TASKS[run.task]
-    if dataset.info["task"] != task.name:
-        raise errors.DataError(
-            f"{dataset.folder} was prepared for {dataset.info['task']}, the "
-            f"run was trained for {task.name}; give records of that task."
-        )
+    records.check_task(dataset, task)
     split = _SPLIT.value
     if not _DATA_DIR.value and (
         dataset.info["fingerprint"] != run.data["fingerprint"]

@@ -20,7 +20,7 @@ import shutil
 import numpy as np
 import tensorflow as tf
 
-from medgan_tf import errors
+from medgan_tf import errors, tasks
 from medgan_tf.data import sample as samples
 
 SCHEMA_VERSION = 1
@@ -314,6 +314,26 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
     for shard, num_bytes in shards:
         _check_shard(shard, num_bytes)
     return Dataset(folder, info)
+
+
+def check_task(dataset: Dataset, task: tasks.Task) -> None:
+    """Refuses records of another task, or of another row of it.
+
+    Raises:
+      DataError: they were prepared for another one.
+    """
+    info = dataset.info
+    if info["task"] != task.name:
+        raise errors.DataError(
+            f"{dataset.folder} was prepared for --task={info['task']}, got "
+            f"--task={task.name}; give that task or other records."
+        )
+    if not tasks.is_stored_as(task, info["task_row"], info["voxel_size_mm"]):
+        raise errors.DataError(
+            f"{dataset.folder} was prepared when the row of task {task.name} "
+            "was another (windows, modalities or simulator); remove it or "
+            "prepare the data again."
+        )
 
 
 def _check_shard(path: pathlib.Path, num_bytes: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 from medgan_tf import tasks
 from medgan_tf.data import preprocess
+from medgan_tf.data import volume as volumes
 from medgan_tf.data.sample import Sample
 
 
@@ -23,9 +23,10 @@ def answers(
       which no method knows: hard to beat where the patient moved between
       source and target.
     - "target in source's body": the target itself, but only within the body
-      as the source shows it, the mean where the target has air there. What is
-      left of its error is how far source and target lie apart; a method that
-      keeps the outline of its source hardly gets below it.
+      as the source shows it, and the mean where the target has air there. Its
+      error comes from where the two outlines differ: the patient moved, or a
+      threshold sees in one image what it does not see in the other (a table,
+      noise). A method that keeps the outline of its source hardly gets below.
 
     Args:
       task: what is translated.
@@ -72,9 +73,7 @@ def _target_body(sample: Sample, task: tasks.Task) -> np.ndarray:
 def _body(
     image: np.ndarray, window: tuple[float, float], modality: tasks.Modality
 ) -> np.ndarray:
-    """bool [H, W]: above the modality's threshold in the middle channel."""
-    threshold = modality.body_above
-    if modality.window is None:
-        threshold *= window[1]
+    """bool [H, W]: the body in the middle channel."""
     values = preprocess.denormalise(image[..., image.shape[2] // 2], window)
-    return ndimage.binary_fill_holes(values > threshold)
+    one_slice = volumes.Volume(values[..., None], np.eye(4))
+    return preprocess.body_mask(one_slice, modality, window)[..., 0]

@@ -1,9 +1,9 @@
-"""The 4 x 4 convolutions of all three networks, as fast as a CPU does them.
+"""The 4 x 4 convolutions of generator and discriminator.
 
-TensorFlow's float32 CPU kernels multiply a small map by a large kernel at a
-tenth of the processor's speed, and so they do the weight gradient of a single
-filter. Here the same products are summed in another order; the results differ
-by rounding alone. Everywhere else, and on a GPU, TensorFlow's kernels do it.
+In float32 on a CPU TensorFlow is slow at two of them: the transposed
+convolution of a small map, which is also the gradient of the other one, and a
+convolution with one filter. There the same products are summed in another
+order; the results differ by rounding alone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class UpConvolution(keras.layers.Conv2DTranspose):
 
 
 class PatchConvolution(keras.layers.Conv2D):
-    """Behind one pixel of zeros: at stride 1, [B, H, W, C] -> [B, H-1, ...].
+    """Pads by one pixel of zeros: at stride 1, [B, H, W, C] -> [B, H-1, ...].
 
     Because "same" would keep a 128 x 128 map at stride 1 where the patch
     discriminator has 127 x 127.
@@ -75,11 +75,17 @@ class PatchConvolution(keras.layers.Conv2D):
 
     def call(self, image):
         kernel = tf.convert_to_tensor(self.kernel)
-        if self.filters == 1 and self.strides == (1, 1) and _on_cpu(image):
+        is_single = self.filters == 1 and self.strides == (1, 1)
+        if is_single and _is_slow_in_tensorflow(image):
             convolved = _one_filter(image, kernel)
         else:
             convolved = tf.nn.conv2d(image, kernel, self.strides, _PAD_ONE)
         return tf.nn.bias_add(convolved, self.bias)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        padded = (batch, height + 2, width + 2, channels)
+        return super().compute_output_shape(padded)
 
 
 def _initializer() -> keras.initializers.Initializer:
@@ -87,8 +93,9 @@ def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
-def _on_cpu(image: tf.Tensor) -> bool:
-    # In bfloat16 the sums must stay within one kernel, which adds in float32.
+def _is_slow_in_tensorflow(image: tf.Tensor) -> bool:
+    """Whether the sums are better made here than by TensorFlow's kernel."""
+    # In bfloat16 they must stay within one kernel, which adds in float32.
     return image.dtype == tf.float32 and not tf.config.list_physical_devices(
         "GPU"
     )
@@ -96,30 +103,40 @@ def _on_cpu(image: tf.Tensor) -> bool:
 
 @tf.custom_gradient
 def _halve(image: tf.Tensor, kernel: tf.Tensor):
-    """The convolution, and its gradient by `_double`."""
+    """The convolution; its gradient is the transposed one."""
 
     def gradient(upstream):
-        return _double(upstream, kernel), _kernel_gradient(
-            image, upstream, kernel
+        return (
+            _transposed(upstream, kernel),
+            _kernel_gradient(image, upstream, kernel),
         )
 
-    return tf.nn.conv2d(image, kernel, 2, "SAME"), gradient
+    return _convolved(image, kernel), gradient
 
 
 @tf.custom_gradient
 def _double(image: tf.Tensor, kernel: tf.Tensor):
-    """The transposed convolution, and its gradient by the convolution."""
+    """The transposed convolution; its gradient is the plain one."""
 
     def gradient(upstream):
-        return tf.nn.conv2d(upstream, kernel, 2, "SAME"), _kernel_gradient(
-            upstream, image, kernel
+        return (
+            _convolved(upstream, kernel),
+            _kernel_gradient(upstream, image, kernel),
         )
 
+    return _transposed(image, kernel), gradient
+
+
+def _convolved(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(image, kernel, 2, "SAME")
+
+
+def _transposed(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     _, height, width, _ = image.shape
-    if height * width <= SMALL_MAP and _on_cpu(image):
-        return _overlap_add(image, kernel), gradient
+    if height * width <= SMALL_MAP and _is_slow_in_tensorflow(image):
+        return _overlap_add(image, kernel)
     shape = [tf.shape(image)[0], 2 * height, 2 * width, kernel.shape[2]]
-    return tf.nn.conv2d_transpose(image, kernel, shape, 2, "SAME"), gradient
+    return tf.nn.conv2d_transpose(image, kernel, shape, 2, "SAME")
 
 
 def _kernel_gradient(large, small, kernel) -> tf.Tensor:
@@ -162,12 +179,11 @@ def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def _shift(array: tf.Tensor, axis: int, by: int) -> tf.Tensor:
     """Moves an array by one place along an axis; zeros come in."""
     length = array.shape[axis]
-    zero = tf.zeros_like(tf.gather(array, [0], axis=axis))
     if by > 0:
-        kept = tf.gather(array, range(length - 1), axis=axis)
-        return tf.concat([zero, kept], axis)
-    kept = tf.gather(array, range(1, length), axis=axis)
-    return tf.concat([kept, zero], axis)
+        kept, lost = tf.split(array, [length - 1, 1], axis)
+        return tf.concat([tf.zeros_like(lost), kept], axis)
+    lost, kept = tf.split(array, [1, length - 1], axis)
+    return tf.concat([kept, tf.zeros_like(lost)], axis)
 
 
 def _one_filter(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

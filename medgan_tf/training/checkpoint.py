@@ -150,10 +150,11 @@ def load_run(workdir: str | os.PathLike) -> Run:
             content["data"],
             content["versions"],
         )
-        task = tasks.with_voxel_size(
-            tasks.TASKS[run.task], tuple(run.data["voxel_size_mm"])
+        is_same_task = tasks.is_stored_as(
+            tasks.TASKS[run.task],
+            run.data["task_row"],
+            run.data["voxel_size_mm"],
         )
-        is_same_task = tasks.as_stored(task) == run.data["task_row"]
     except FileNotFoundError as error:
         raise errors.ArtefactError(
             f"--workdir={workdir} holds no {RUN_FILE}; expected the folder of "

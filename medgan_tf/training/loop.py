@@ -51,22 +51,13 @@ def train(
       The run.
 
     Raises:
-      errors.DataError: the records are of another task or too few.
+      errors.DataError: the records are of another task or another row of
+        it, or too few.
       errors.ArtefactError: the folder holds another run.
       errors.DivergedError: a loss is not finite.
       errors.Stopped: a signal came; everything is saved.
     """
-    if dataset.info["task"] != task.name:
-        raise errors.DataError(
-            f"{dataset.folder} was prepared for --task={dataset.info['task']}, "
-            f"got --task={task.name}; give that task or other records."
-        )
-    row = tasks.with_voxel_size(task, tuple(dataset.info["voxel_size_mm"]))
-    if dataset.info["task_row"] != tasks.as_stored(row):
-        raise errors.DataError(
-            f"{dataset.folder} was prepared when the row of task {task.name} "
-            "was another (windows, modalities or simulator); prepare it again."
-        )
+    records.check_task(dataset, task)
     steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
     num_steps = config.num_steps(steps_per_epoch)
     run = checkpoint.open_run(workdir, task, method, config, dataset)

@@ -143,9 +143,9 @@ class Trainer:
     def memory_bytes(self, batch_size: int) -> int:
         """Estimate of the memory that a training step takes.
 
-        Weights, gradients and Adam's two moments in float32, VGG-19, and
-        three copies of each convolution's output (before norm, after it,
-        after the activation), which the backward pass needs.
+        Weights, gradients, Adam's two moments and the averaged weights in
+        float32, VGG-19, and three copies of each convolution's output (before
+        norm, after it, after the activation), which the backward pass needs.
 
         Args:
           batch_size: slices per step.

@@ -36,6 +36,14 @@ def patch(image, kernel):
     return tf.nn.conv2d(tf.pad(image, PAD_ONE), kernel, 1, "VALID")
 
 
+def patch_2(filters, name, dtype=None):
+    return convolutions.PatchConvolution(filters, 2, name, dtype)
+
+
+def patch_1(filters, name, dtype=None):
+    return convolutions.PatchConvolution(filters, 1, name, dtype)
+
+
 @pytest.mark.parametrize(
     ("layer", "expected", "shape", "out_shape"),
     [
@@ -46,16 +54,24 @@ def patch(image, kernel):
         (convolutions.UpConvolution, up, (2, 4, 3, 3), (2, 8, 6, 5)),
         (convolutions.UpConvolution, up, (1, 1, 1, 3), (1, 2, 2, 5)),
         (convolutions.UpConvolution, up, (1, 20, 20, 3), (1, 40, 40, 5)),
-        (convolutions.PatchConvolution, patch, (2, 9, 8, 3), (2, 8, 7, 5)),
-        (convolutions.PatchConvolution, patch, (2, 9, 8, 3), (2, 8, 7, 1)),
+        (patch_1, patch, (2, 9, 8, 3), (2, 8, 7, 5)),
+        (patch_1, patch, (2, 9, 8, 3), (2, 8, 7, 1)),
+        (patch_1, patch, (1, 3, 3, 3), (1, 2, 2, 1)),
+        (patch_2, down, (2, 8, 6, 3), (2, 4, 3, 5)),
+        (patch_2, down, (2, 8, 6, 3), (2, 4, 3, 1)),
     ],
 )
 @pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("is_slow", [False, True])
 def test_result_and_gradients_equal_those_of_the_padded_kernels(
-    layer, expected, shape, out_shape, in_graph
+    layer, expected, shape, out_shape, in_graph, is_slow, monkeypatch
 ):
-    arguments = (1,) if layer is convolutions.PatchConvolution else ()
-    layer = built(layer(out_shape[-1], *arguments, name="layer"), *shape)
+    # Both ways on any machine, with or without a GPU.
+    monkeypatch.setattr(
+        convolutions, "_is_slow_in_tensorflow", lambda image: is_slow
+    )
+    layer = built(layer(out_shape[-1], name="layer"), *shape)
+    assert tuple(layer.compute_output_shape(shape)) == out_shape
     image = images(*shape)
     weight = images(*out_shape)
     call = tf.function(layer) if in_graph else layer
@@ -68,6 +84,29 @@ def test_result_and_gradients_equal_those_of_the_padded_kernels(
     for of in (image, layer.kernel.value, layer.bias.value):
         ours, theirs = (tape.gradient(total, of) for total in totals)
         np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [convolutions.DownConvolution, convolutions.UpConvolution, patch_1],
+)
+def test_bfloat16_gives_what_float32_gives_and_float32_gradients(layer):
+    image, results = images(1, 8, 8, 3), []
+    kernel = images(4, 4, 5, 3)
+    for dtype in ("float32", "mixed_bfloat16"):
+        one = built(layer(5, "layer", dtype=dtype), 1, 8, 8, 3)
+        one.kernel.assign(tf.reshape(kernel, one.kernel.shape))
+        with tf.GradientTape() as tape:
+            found = one(image)
+            total = tf.reduce_sum(tf.cast(found, tf.float32) ** 2)
+        gradient = tape.gradient(total, one.kernel.value)
+        assert found.dtype == tf.as_dtype(one.compute_dtype)
+        assert gradient.dtype == tf.float32
+        results.append((tf.cast(found, tf.float32), gradient))
+    for whole, rounded in zip(*results, strict=True):
+        # bfloat16 keeps eight bits.
+        scale = np.abs(whole).max()
+        np.testing.assert_allclose(whole / scale, rounded / scale, atol=0.02)
 
 
 def test_a_batch_of_unknown_size_is_translated_too():

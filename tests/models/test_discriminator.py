@@ -46,7 +46,8 @@ def test_parameters_of_pix2pix_tensorflow_and_without_norm(count):
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "side"), [(1, 126), (2, 62), (3, 30), (4, 14), (5, 6)]
+    ("num_layers", "side"),
+    [(1, 126), (2, 62), (3, 30), (4, 14), (5, 6), (6, 2)],
 )
 def test_patches_per_side_of_a_slice(num_layers, side):
     judge = discriminator.PatchDiscriminator(num_layers, ndf=2)

@@ -41,6 +41,8 @@ def call(script, *arguments, cwd):
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
+    # Besides progress bars nothing is to be told.
+    assert "WARNING" not in done.stderr and "W0" not in done.stderr
     return done.stdout
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from medgan_tf import methods
 from medgan_tf.losses import pixel, style
+from medgan_tf.models import discriminator, vgg19
 from medgan_tf.training import config, step
 
 MEDGAN = (
@@ -312,6 +313,18 @@ def test_the_average_follows_the_weights_and_is_what_translates(
         trainer.translate(images[0]), trainer.averaged(images[0])
     )
     assert "averaged" in trainer.checkpointable
+
+
+def test_the_estimate_of_memory_counts_every_convolution():
+    image = tf.zeros([1, 256, 256, 1])
+    features = vgg19.VGG19Features(("block2_conv1",))
+    # Two of 64 filters at 256 x 256 and one of 128 at 128 x 128.
+    expected = 2 * 256**2 * 64 + 128**2 * 128
+    assert step._num_activations(features, image) == expected
+    judge = discriminator.PatchDiscriminator(ndf=4)
+    judge(image, image)
+    expected = 128**2 * 4 + 127**2 * 8 + 126**2
+    assert step._num_activations(judge, image, image) == expected
 
 
 @pytest.mark.slow
