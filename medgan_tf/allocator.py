@@ -1,8 +1,8 @@
 """Keeps freed memory in the process, because a training step wants it back.
 
 By default glibc asks the kernel for every tensor of more than 32 MB and gives
-it back when the tensor is gone; the kernel then clears the same pages anew, a
-hundred thousand times a step. All scripts that use TensorFlow do it.
+it back when the tensor is gone; the kernel then clears the same pages anew,
+hundreds of thousands of times a step. All scripts that use TensorFlow do it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers without a network: what a method has to beat, and what it cannot."""
+"""Answers without a network, beside which a translation can be judged."""
 
 from __future__ import annotations
 
