@@ -14,7 +14,14 @@ VERSION = re.search(
 ).group(1)
 
 TENSORFLOW = ">=2.21,<2.22"
-COMMANDS = ("prepare_data", "train", "evaluate", "export", "predict")
+COMMANDS = (
+    "prepare_data",
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+    "benchmark",
+)
 
 setuptools.setup(
     name="medgan_tf",

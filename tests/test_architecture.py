@@ -36,6 +36,7 @@ FLOORS = {
     "losses.adversarial": 2,
     "losses.pixel": 2,
     "training.adam": 2,
+    "training.runtime": 2,
     "training.summaries": 2,
     "serving.predict": 2,
     "data.prepare": 3,

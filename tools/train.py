@@ -51,8 +51,15 @@ _NUM_PHANTOMS = flags.DEFINE_integer(
 _HELP = {
     "epochs": "Passes over the training slices.",
     "max_steps": "Discriminator steps at most; 0: no limit.",
-    "batch_size": "Slices per step.",
-    "precision": "float32, or mixed_bfloat16 where the hardware has it.",
+    "batch_size": "Slices per step, over all devices.",
+    "accumulate": "Parts in which a batch is computed; saves memory.",
+    "recompute": "Compute U-blocks again going backward; saves memory.",
+    "precision": "float32, mixed_bfloat16, mixed_float16, or auto: what the "
+    "hardware is fast in.",
+    "xla": "Compile the whole step: on, off, or auto (on a GPU).",
+    "distribute": "none, mirrored (all GPUs), multiworker (TF_CONFIG), or "
+    "auto.",
+    "steps_per_execution": "Steps between two looks from Python.",
     "vgg_weights": "imagenet (downloaded once), a file, or random.",
     "jitter_size": "Enlarge to this side, crop back to 256; 256: never.",
     "flip": "Mirror half of the slices left to right.",

@@ -42,6 +42,9 @@ def training_batches(
     jitter_size: int = 286,
     flip: bool = True,
     first_step: int = 0,
+    worker: int = 0,
+    num_workers: int = 1,
+    num_replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches of (source, target), float32 [B, 256, 256, C] in [-1, 1].
 
@@ -55,6 +58,10 @@ def training_batches(
         less: never.
       flip: mirror half of the slices left to right.
       first_step: where to go on.
+      worker: which of `num_workers` processes reads.
+      num_workers: every so many-th slice is read by the same one.
+      num_replicas: of all workers; each element is one replica's share of a
+        batch, B being `batch_size / num_replicas`.
     """
     steps = steps_per_epoch(dataset, batch_size)
     seed = tf.constant(seed, tf.int64)
@@ -96,12 +103,13 @@ def training_batches(
         .flat_map(epoch_records)
         .skip(within * batch_size)
         .enumerate(first_step * batch_size)
+        .shard(num_workers, worker)
         .map(
             parse_and_jitter,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        .batch(batch_size, drop_remainder=True)
+        .batch(batch_size // num_replicas, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 

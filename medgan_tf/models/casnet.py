@@ -8,6 +8,7 @@ last.
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 
 from medgan_tf.models import u_block
 
@@ -23,6 +24,8 @@ class CasNet(keras.Model):
       out_channels: channels of the translated image, and of the images
         between the blocks.
       ngf, bottleneck_norm, dropout, dtype: see UBlock.
+      recompute: a gradient computes each block again and keeps only the
+        images between them; not with dropout, which would draw anew.
 
     Raises:
       ValueError: an input side is not a multiple of 256.
@@ -35,10 +38,12 @@ class CasNet(keras.Model):
         ngf: int = 64,
         bottleneck_norm: bool = False,
         dropout: float = 0.0,
+        recompute: bool = False,
         name: str = "generator",
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
+        self._recompute = recompute
         self.blocks = [
             u_block.UBlock(
                 out_channels,
@@ -58,6 +63,8 @@ class CasNet(keras.Model):
         """The image after each U-block, the last being the translation."""
         images = []
         for block in self.blocks:
+            if self._recompute and block.built:
+                block = tf.recompute_grad(block)
             image = block(image)
             images.append(image)
         return images

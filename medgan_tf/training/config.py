@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-PRECISIONS = ("float32", "mixed_bfloat16")
-
+_CHOICES = {
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "xla": ("auto", "on", "off"),
+    "distribute": ("auto", "none", "mirrored", "multiworker"),
+}
 _LEAST = {
     "epochs": 1,
     "max_steps": 0,
     "batch_size": 1,
+    "accumulate": 1,
+    "steps_per_execution": 1,
     "seed": 0,
     "jitter_size": 256,
     "summary_every": 1,
@@ -27,9 +32,18 @@ class TrainConfig:
     Attributes:
       epochs: passes over the training slices (Section 2.5: 200).
       max_steps: stop after so many discriminator steps; 0: no limit.
-      batch_size: slices per step (Section 2.5: 1).
-      precision: "float32", or "mixed_bfloat16" with float32 weights and
-        losses.
+      batch_size: slices per step, over all replicas (Section 2.5: 1).
+      accumulate: each batch goes through the networks in so many parts, whose
+        gradients are added up: less memory, the same step.
+      recompute: the backward pass computes each U-block again instead of
+        keeping its inside: less memory, a third more work, the same step.
+      precision: a Keras dtype policy; weights, losses and Gram matrices are
+        float32 in each. "auto": see `runtime.precision`.
+      xla: compile the step as a whole: "on", "off" or "auto", see
+        `runtime.uses_xla`.
+      distribute: over which devices; see `runtime.strategy`.
+      steps_per_execution: steps that TensorFlow takes between two looks from
+        Python.
       vgg_weights: "imagenet", a path, or "random"; see VGG19Features.
       seed: draws weights, order of slices and jitter.
       jitter_size: slices are enlarged to this side and cropped back to 256 at
@@ -45,7 +59,12 @@ class TrainConfig:
     epochs: int = 200
     max_steps: int = 0
     batch_size: int = 1
-    precision: str = "float32"
+    accumulate: int = 1
+    recompute: bool = False
+    precision: str = "auto"
+    xla: str = "auto"
+    distribute: str = "auto"
+    steps_per_execution: int = 1
     vgg_weights: str = "imagenet"
     seed: int = 0
     jitter_size: int = 286
@@ -63,10 +82,16 @@ class TrainConfig:
                     f"{field} must be at least {least}, "
                     f"got {getattr(self, field)}."
                 )
-        if self.precision not in PRECISIONS:
+        for field, allowed in _CHOICES.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(
+                    f"{field} must be one of {', '.join(allowed)}, "
+                    f"got {getattr(self, field)!r}."
+                )
+        if self.batch_size % self.accumulate:
             raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}, "
-                f"got {self.precision!r}."
+                f"accumulate must divide batch_size={self.batch_size}, "
+                f"got {self.accumulate}."
             )
 
     def num_steps(self, steps_per_epoch: int) -> int:

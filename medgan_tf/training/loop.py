@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ from medgan_tf import errors, methods, tasks
 from medgan_tf.data import pipeline, records
 from medgan_tf.data import sample as samples
 from medgan_tf.evaluation import evaluate, metrics
-from medgan_tf.training import checkpoint, summaries
+from medgan_tf.training import checkpoint, runtime, summaries
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
@@ -51,6 +52,8 @@ def train(
       The run.
 
     Raises:
+      errors.UsageError: the batch cannot be split over the devices, or the
+        method not at all.
       errors.DataError: the records are of another task or another row of
         it, or too few.
       errors.ArtefactError: the folder holds another run.
@@ -58,35 +61,39 @@ def train(
       errors.Stopped: a signal came; everything is saved.
     """
     records.check_task(dataset, task)
+    strategy = runtime.strategy(config.distribute)
+    _check_batch(config, strategy.num_replicas_in_sync)
+    # Because a run goes on in the precision that it began with, wherever.
+    config = dataclasses.replace(
+        config, precision=runtime.precision(config.precision)
+    )
     steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
     num_steps = config.num_steps(steps_per_epoch)
     run = checkpoint.open_run(workdir, task, method, config, dataset)
-    trainer = steps.Trainer(
-        method,
-        source_channels=dataset.info["source_channels"],
-        target_channels=dataset.info["target_channels"],
-        precision=config.precision,
-        vgg_weights=config.vgg_weights,
-        seed=config.seed,
-    )
-    # Not before the trainer is there: a run that never began leaves nothing.
-    run.save()
+    with strategy.scope():
+        trainer = steps.Trainer(
+            method,
+            source_channels=dataset.info["source_channels"],
+            target_channels=dataset.info["target_channels"],
+            precision=config.precision,
+            vgg_weights=config.vgg_weights,
+            seed=config.seed,
+            xla=runtime.uses_xla(config.xla),
+            accumulate=config.accumulate,
+            recompute=config.recompute,
+        )
     checkpoints = checkpoint.Checkpoints(run, trainer)
     first_step = checkpoints.restore()
+    batches = _batches(dataset, config, strategy, first_step)
+    if not runtime.is_chief(strategy):
+        _follow(trainer, batches, config, first_step, num_steps)
+        return run
+    # Not before the trainer is there: a run that never began leaves nothing.
+    run.save()
     _log_facts(trainer, config, dataset, steps_per_epoch, num_steps, first_step)
     validation = _spread(dataset, "validation", config.validation_slices)
     shown = (validation or _spread(dataset, "train", 1))[0]
     validate_every = config.validate_every or steps_per_epoch
-    batches = iter(
-        pipeline.training_batches(
-            dataset,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            jitter_size=config.jitter_size,
-            flip=config.flip,
-            first_step=first_step,
-        )
-    )
     log = summaries.Summaries(workdir)
     clock = _Clock()
     with (
@@ -94,16 +101,18 @@ def train(
         _Signals() as signals,
         progress(total=num_steps, initial=first_step) as bar,
     ):
-        for step in range(first_step + 1, num_steps + 1):
-            with clock.waiting(), _naming_damage(dataset):
-                source, target = next(batches)
-            terms = trainer.train_step(source, target)
-            clock.count(config.batch_size)
+        step = first_step
+        while step < num_steps:
+            count = _steps_at_once(config, step, num_steps, validate_every)
+            with _naming_damage(dataset):
+                terms = _take(trainer, batches, count, clock)
+            step += count
+            clock.count(count * config.batch_size)
             is_last = step == num_steps
             if step % config.summary_every == 0 or step == 1 or is_last:
                 values = _finite(terms, step, run)
                 with trainer.looking():
-                    saturation = _saturation(trainer, source)
+                    saturation = _saturation(trainer, shown)
                 bar.set_postfix_str(
                     f"generator {values['generator_total']:.3g} "
                     f"discriminator {values['discriminator_total']:.3g}"
@@ -132,7 +141,7 @@ def train(
                     scores[BEST_METRIC],
                     metrics.METRICS[BEST_METRIC].higher_is_better,
                 )
-            bar.update(1)
+            bar.update(count)
             if step % config.save_every == 0 or is_last or signals.received:
                 # A checkpoint to go back to must be worth it.
                 _finite(terms, step, run)
@@ -144,7 +153,79 @@ def train(
                     "goes on.",
                     exit_code=128 + signals.received,
                 )
+    _log.info(
+        "Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9
+    )
     return run
+
+
+def _check_batch(config: configs.TrainConfig, num_replicas: int) -> None:
+    """Raises unless every replica gets the same whole parts of a batch."""
+    parts = num_replicas * config.accumulate
+    if config.batch_size % parts:
+        raise errors.UsageError(
+            f"--batch_size={config.batch_size} cannot be split over "
+            f"{num_replicas} devices in {config.accumulate} parts each; "
+            f"expected a multiple of {parts}."
+        )
+
+
+def _batches(
+    dataset: records.Dataset,
+    config: configs.TrainConfig,
+    strategy: tf.distribute.Strategy,
+    first_step: int,
+):
+    """Iterator over what the replicas of this process train on."""
+
+    def share(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return pipeline.training_batches(
+            dataset,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            jitter_size=config.jitter_size,
+            flip=config.flip,
+            first_step=first_step,
+            worker=context.input_pipeline_id,
+            num_workers=context.num_input_pipelines,
+            num_replicas=context.num_replicas_in_sync,
+        )
+
+    return iter(strategy.distribute_datasets_from_function(share))
+
+
+def _take(trainer: steps.Trainer, batches, count: int, clock: _Clock) -> dict:
+    """So many steps; the wait for input is only seen between single ones."""
+    if count > 1:
+        return trainer.train_steps(batches, tf.constant(count))
+    with clock.waiting():
+        source, target = next(batches)
+    return trainer.train_step(source, target)
+
+
+def _follow(trainer, batches, config, first_step, num_steps) -> None:
+    """Training in a process that is not the chief: the same steps, no files."""
+    _log.info("This process follows the chief, which reports and saves.")
+    for _ in range(first_step, num_steps):
+        trainer.train_step(*next(batches))
+
+
+def _steps_at_once(
+    config: configs.TrainConfig, step: int, num_steps: int, validate_every: int
+) -> int:
+    """Steps until something is to be logged, shown, scored or saved."""
+    if step == 0:
+        return 1
+    until_event = (
+        every - step % every
+        for every in (
+            config.summary_every,
+            config.image_every,
+            config.save_every,
+            validate_every,
+        )
+    )
+    return min(config.steps_per_execution, num_steps - step, *until_event)
 
 
 def _log_facts(
@@ -229,8 +310,10 @@ def _tagged(values: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _saturation(trainer: steps.Trainer, source) -> dict[str, float]:
-    shares = trainer.saturation(source).numpy()
+def _saturation(
+    trainer: steps.Trainer, shown: samples.Sample
+) -> dict[str, float]:
+    shares = trainer.saturation(shown.source[None]).numpy()
     return {
         f"health/saturated_u_block_{i}": float(share)
         for i, share in enumerate(shares, start=1)

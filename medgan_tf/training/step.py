@@ -1,4 +1,10 @@
-"""Algorithm 1 of the paper, line by line."""
+"""Algorithm 1 of the paper, line by line.
+
+Within the scope of a `tf.distribute.Strategy` each replica takes its part of
+the batch: gradients are summed over replicas, every network stays the same on
+all of them, and what depends on weights alone (spectral projection, moving
+average) is done once, outside.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from medgan_tf import methods
+from medgan_tf import errors, methods
 from medgan_tf.losses import objective
 from medgan_tf.models import casnet, discriminator, layers, vgg19
 from medgan_tf.training import adam
@@ -20,6 +26,8 @@ SATURATED_ABOVE = 0.99
 class Trainer:
     """Networks, optimizers and one training step of a method.
 
+    To train on several devices, make it within the strategy's scope.
+
     Attributes:
       method: the row that is trained.
       generator: CasNet.
@@ -28,16 +36,24 @@ class Trainer:
       discriminator: PatchDiscriminator.
       vgg: VGG19Features or None where the method does not use it; frozen.
       generator_optimizer: counts three updates for each discriminator's one.
-      discriminator_optimizer: its `iterations` are the steps of a run.
+      discriminator_optimizer: its `iterations` are the steps of a run, but
+        for those that a loss scale skipped.
       projection: the spectral projection, or None.
 
     Args:
       method: the row.
       source_channels: channels of the source image.
       target_channels: channels of the target image.
-      precision: "float32" or "mixed_bfloat16".
+      precision: Keras dtype policy; with "mixed_float16" the loss is scaled.
       vgg_weights: see VGG19Features.
       seed: draws all weights.
+      xla: compile the whole step, or on several replicas each gradient.
+      accumulate: parts of a batch whose gradients are added up.
+      recompute: see CasNet.
+
+    Raises:
+      errors.UsageError: a method whose step depends on more than the sum over
+        slices, in parts or on several replicas.
     """
 
     def __init__(
@@ -49,11 +65,19 @@ class Trainer:
         precision: str = "float32",
         vgg_weights: str = "imagenet",
         seed: int = 0,
+        xla: bool = False,
+        accumulate: int = 1,
+        recompute: bool = False,
     ):
         keras.utils.set_random_seed(seed)
         self.method = method
+        self._strategy = tf.distribute.get_strategy()
+        self._accumulate = accumulate
+        _check_divisible(
+            method, accumulate, self._strategy.num_replicas_in_sync, recompute
+        )
         self.generator = build_generator(
-            method, source_channels, target_channels, precision
+            method, source_channels, target_channels, precision, recompute
         )
         self.discriminator = discriminator.PatchDiscriminator(
             method.discriminator_layers, method.ndf, dtype=precision
@@ -69,8 +93,11 @@ class Trainer:
                 seed=seed,
                 dtype=precision.removeprefix("mixed_"),
             )
-        self.generator_optimizer = _adam(method, self.generator)
-        self.discriminator_optimizer = _adam(method, self.discriminator)
+        self.generator_optimizer = _adam(method, self.generator, precision)
+        self.discriminator_optimizer = _adam(
+            method, self.discriminator, precision
+        )
+        self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.projection = None
         if method.spectral_norm == "projection":
             self.projection = layers.SpectralProjection(
@@ -85,6 +112,14 @@ class Trainer:
             self.averaged = build_generator(
                 method, source_channels, target_channels, precision
             )
+        # An update sums gradients over replicas, which XLA cannot.
+        is_alone = self._strategy.num_replicas_in_sync == 1
+        self.train_step = tf.function(
+            self._train_step, jit_compile=xla and is_alone
+        )
+        self._gradients = tf.function(
+            self._gradients_of_parts, jit_compile=xla and not is_alone
+        )
 
     @property
     def translator(self) -> casnet.CasNet:
@@ -94,7 +129,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Discriminator steps so far."""
-        return int(self.discriminator_optimizer.iterations)
+        return int(self._step.numpy())
 
     @property
     def checkpointable(self) -> dict:
@@ -108,6 +143,7 @@ class Trainer:
             "discriminator": named_weights(self.discriminator),
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
+            "step": self._step,
         }
         if self.averaged:
             state["averaged"] = named_weights(self.averaged)
@@ -165,11 +201,27 @@ class Trainer:
         return total + 3 * item * batch_size * activations
 
     @tf.function
-    def train_step(self, source: tf.Tensor, target: tf.Tensor) -> dict:
-        """One sample through Algorithm 1.
+    def train_steps(self, batches, count: tf.Tensor) -> dict:
+        """So many steps without a look from Python.
 
         Args:
-          source: y, float32 [B, 256, 256, C] in [-1, 1].
+          batches: iterator over (source, target).
+          count: int32 scalar, at least 1.
+
+        Returns:
+          The terms of the last step.
+        """
+        terms = self.train_step(*next(batches))
+        for _ in tf.range(count - 1):
+            terms = self.train_step(*next(batches))
+        return terms
+
+    def _train_step(self, source: tf.Tensor, target: tf.Tensor) -> dict:
+        """One sample through Algorithm 1; called as `train_step`.
+
+        Args:
+          source: y, float32 [B, 256, 256, C] in [-1, 1]; on several replicas
+            what the strategy's distributed data set gives.
           target: x, float32 [B, 256, 256, C] in [-1, 1].
 
         Returns:
@@ -179,12 +231,20 @@ class Trainer:
           `p_translated` that the discriminator gave before its update.
         """
         if self.method.update_order == "simultaneous":
-            terms = self._simultaneous_step(source, target)
+            replica_step = self._simultaneous_step
         else:
-            terms = self._alternating_step(source, target)
+            replica_step = self._alternating_step
+        terms = self._strategy.run(replica_step, (source, target))
+        # Lines 12-13: each weight matrix divided by its spectral norm.
+        if self.projection:
+            self.projection()
+        self._step.assign_add(1)
         if self.averaged:
             self._average()
-        return terms
+        return {
+            name: self._strategy.reduce("mean", value, axis=None)
+            for name, value in terms.items()
+        }
 
     def _alternating_step(self, source, target) -> dict:
         # What depends on the target alone: once per sample.
@@ -195,9 +255,6 @@ class Trainer:
         # Lines 9-11: one update of the discriminator on a fresh translation.
         translated = self.generator(source)
         terms |= self._update_discriminator(source, target, translated)
-        # Lines 12-13: each weight matrix divided by its spectral norm.
-        if self.projection:
-            self.projection()
         return terms
 
     @tf.function
@@ -232,17 +289,14 @@ class Trainer:
     def _vgg_features(self, image) -> dict[str, tf.Tensor]:
         return self.vgg(image) if self.vgg else {}
 
-    @tf.function
     def _update_generator(self, source, compared_with) -> dict:
-        variables = self.generator.trainable_variables
-        with _tape(variables) as tape:
-            total, terms, _, _ = self._generator_objective(
-                source, compared_with
-            )
-        self.generator_optimizer.apply(
-            tape.gradient(total, variables), variables
+        return self._update(
+            [self.generator], self._generator_terms, (source, compared_with)
         )
-        return {**terms, "generator_total": total}
+
+    def _generator_terms(self, source, compared_with):
+        total, terms, _, _ = self._generator_objective(source, compared_with)
+        return [total], {**terms, "generator_total": total}
 
     def _generator_objective(self, source, compared_with):
         """Total, terms, and the discriminator's view of the translation."""
@@ -259,16 +313,18 @@ class Trainer:
         return total, terms, logits, features
 
     def _update_discriminator(self, source, target, translated) -> dict:
-        variables = self.discriminator.trainable_variables
-        with _tape(variables) as tape:
-            logits, features = self.discriminator(source, target)
-            total, terms = self._discriminator_objective(
-                (logits, features), self.discriminator(source, translated)
-            )
-        self.discriminator_optimizer.apply(
-            tape.gradient(total, variables), variables
+        return self._update(
+            [self.discriminator],
+            self._discriminator_terms,
+            (source, target, translated),
         )
-        return terms
+
+    def _discriminator_terms(self, source, target, translated):
+        total, terms = self._discriminator_objective(
+            self.discriminator(source, target),
+            self.discriminator(source, translated),
+        )
+        return [total], terms
 
     def _discriminator_objective(self, on_target, on_translated):
         """Total, and the terms with the mean probabilities."""
@@ -294,34 +350,88 @@ class Trainer:
         discriminator already updated, which moves a gradient by 0.2 %; with
         resource variables, as here, both see the state before either update.
         """
-        compared_with = self._reference(source, target)
-        generator_variables = self.generator.trainable_variables
-        discriminator_variables = self.discriminator.trainable_variables
-        with (
-            _tape(discriminator_variables) as discriminator_tape,
-            _tape(generator_variables) as generator_tape,
-        ):
-            total, terms, logits, features = self._generator_objective(
-                source, compared_with
+        return self._update(
+            [self.generator, self.discriminator],
+            self._simultaneous_terms,
+            (source, target, self._reference(source, target)),
+        )
+
+    def _simultaneous_terms(self, source, target, compared_with):
+        total, terms, logits, features = self._generator_objective(
+            source, compared_with
+        )
+        discriminator_total, discriminator_terms = (
+            self._discriminator_objective(
+                self.discriminator(source, target), (logits, features)
             )
-            discriminator_total, discriminator_terms = (
-                self._discriminator_objective(
-                    self.discriminator(source, target), (logits, features)
+        )
+        terms = {**terms, "generator_total": total, **discriminator_terms}
+        return [total, discriminator_total], terms
+
+    def _update(self, networks, objective, inputs) -> dict:
+        """One update of each network by its own total.
+
+        Args:
+          networks: generator, discriminator, or both.
+          objective: takes `inputs`, gives a total for each network, and terms.
+          inputs: nested tensors [B, ...] of this replica.
+
+        Returns:
+          The terms, mean over the slices of this replica.
+        """
+        names = tuple(network.name for network in networks)
+        gradients, terms = self._gradients(names, objective, inputs)
+        replica = tf.distribute.get_replica_context()
+        for name, own in zip(names, gradients, strict=True):
+            optimizer, variables = self._trained(name)
+            optimizer.apply(replica.all_reduce("sum", own), variables)
+        return terms
+
+    def _gradients_of_parts(self, names, objective, inputs):
+        """Mean gradients over the parts of a batch, one part after another."""
+        shares = self._accumulate * self._strategy.num_replicas_in_sync
+        sums = None
+        for part in range(self._accumulate):
+            # Because TensorFlow would compute the parts side by side, and
+            # their memory is what is to be saved.
+            with tf.control_dependencies(tf.nest.flatten(sums or [])):
+                pieces = tf.nest.map_structure(
+                    lambda tensor: _part(tensor, part, self._accumulate),
+                    inputs,
                 )
+                gradients, terms = self._part_gradients(
+                    names, objective, pieces, shares
+                )
+            terms = {n: t / self._accumulate for n, t in terms.items()}
+            new = gradients, terms
+            sums = tf.nest.map_structure(tf.add, sums, new) if sums else new
+        return sums
+
+    def _part_gradients(self, names, objective, inputs, shares: int):
+        trained = [self._trained(name) for name in names]
+        with contextlib.ExitStack() as stack:
+            tapes = [stack.enter_context(_tape(v)) for _, v in trained]
+            totals, terms = objective(*inputs)
+            scaled = [
+                optimizer.scale_loss(total) / shares
+                for (optimizer, _), total in zip(trained, totals, strict=True)
+            ]
+        gradients = [
+            tape.gradient(total, variables)
+            for tape, total, (_, variables) in zip(
+                tapes, scaled, trained, strict=True
             )
-        generator_gradients = generator_tape.gradient(
-            total, generator_variables
+        ]
+        return gradients, terms
+
+    def _trained(self, name: str):
+        """Optimizer and variables of a network."""
+        if name == self.generator.name:
+            return self.generator_optimizer, self.generator.trainable_variables
+        return (
+            self.discriminator_optimizer,
+            self.discriminator.trainable_variables,
         )
-        discriminator_gradients = discriminator_tape.gradient(
-            discriminator_total, discriminator_variables
-        )
-        self.generator_optimizer.apply(generator_gradients, generator_variables)
-        self.discriminator_optimizer.apply(
-            discriminator_gradients, discriminator_variables
-        )
-        if self.projection:
-            self.projection()
-        return {**terms, "generator_total": total, **discriminator_terms}
 
     def _average(self) -> None:
         """Moves the averaged weights towards the generator's.
@@ -329,7 +439,7 @@ class Trainer:
         Faster at first, so that the random weights of the start are soon
         forgotten.
         """
-        step = tf.cast(self.discriminator_optimizer.iterations, tf.float32)
+        step = tf.cast(self._step, tf.float32)
         decay = tf.minimum(self.method.averaging, step / (step + 9.0))
         for kept, weight in zip(
             self.averaged.weights, self.generator.weights, strict=True
@@ -342,6 +452,7 @@ def build_generator(
     source_channels: int,
     target_channels: int,
     precision: str = "float32",
+    recompute: bool = False,
 ) -> casnet.CasNet:
     """The generator of a method, its weights made."""
     generator = casnet.CasNet(
@@ -350,6 +461,7 @@ def build_generator(
         method.ngf,
         method.bottleneck_norm,
         method.dropout,
+        recompute,
         dtype=precision,
     )
     generator(tf.zeros([1, SLICE_SIZE, SLICE_SIZE, source_channels]))
@@ -376,7 +488,9 @@ def _num_activations(network: keras.Model, *images: tf.Tensor) -> int:
     )
 
 
-def _adam(method: methods.Method, network: keras.Model) -> adam.FusedAdam:
+def _adam(
+    method: methods.Method, network: keras.Model, precision: str
+) -> keras.optimizers.Optimizer:
     """Section 2.5; beta_2 as in pix2pix-tensorflow."""
     optimizer = adam.FusedAdam(
         method.learning_rate,
@@ -384,8 +498,35 @@ def _adam(method: methods.Method, network: keras.Model) -> adam.FusedAdam:
         beta_2=0.999,
         epsilon=method.epsilon,
     )
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(network.trainable_variables)
     return optimizer
+
+
+def _part(tensor: tf.Tensor, index: int, count: int) -> tf.Tensor:
+    """The index-th of so many equal parts of a batch."""
+    if count == 1:
+        return tensor
+    size = tensor.shape[0] // count
+    return tensor[index * size : (index + 1) * size]
+
+
+def _check_divisible(
+    method: methods.Method, accumulate: int, replicas: int, recompute: bool
+) -> None:
+    """Raises where parts of a batch would not add up to the whole."""
+    if method.perceptual_margin and accumulate * replicas > 1:
+        raise errors.UsageError(
+            f"{method.name} has a margin on the whole batch, so it trains on "
+            "one device and in one part: expected --distribute=none and "
+            "--accumulate=1."
+        )
+    if method.dropout and (recompute or replicas > 1):
+        raise errors.UsageError(
+            f"{method.name} has dropout, which would draw anew: expected "
+            "--distribute=none and --norecompute, or --set=dropout=0."
+        )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,158 @@
+"""What the hardware decides: precision, XLA, and who works together.
+
+Each function turns the word of a flag into what TensorFlow needs; "auto"
+looks at the machine. Why these are the defaults: `docs/performance.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import tensorflow as tf
+
+from medgan_tf import errors
+
+# From here on a GPU multiplies bfloat16 (Ampere), and float16 (Volta).
+_BFLOAT16_CAPABILITY = (8, 0)
+_FLOAT16_CAPABILITY = (7, 0)
+# Only its matrix unit makes bfloat16 faster on a CPU: on one with AVX-512
+# alone a step took 2.5 s where float32 took 1.8 s.
+_BFLOAT16_CPU_FLAG = "amx_bf16"
+
+
+def precision(wanted: str) -> str:
+    """The Keras dtype policy for `--precision`.
+
+    Args:
+      wanted: "auto", or a policy, which is returned as it is.
+
+    Returns:
+      With "auto": "mixed_bfloat16" where every GPU, or without one the
+      processor, has units for it; "mixed_float16" on older GPUs with units
+      for that; else "float32".
+    """
+    if wanted != "auto":
+        return wanted
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if _has_bfloat16_cpu() else "float32"
+    weakest = min(
+        tf.config.experimental.get_device_details(gpu).get(
+            "compute_capability", (0, 0)
+        )
+        for gpu in gpus
+    )
+    if weakest >= _BFLOAT16_CAPABILITY:
+        return "mixed_bfloat16"
+    return "mixed_float16" if weakest >= _FLOAT16_CAPABILITY else "float32"
+
+
+def uses_xla(wanted: str) -> bool:
+    """Whether the step is compiled as a whole, for `--xla`.
+
+    Args:
+      wanted: "on", "off" or "auto": on a GPU alone.
+    """
+    if wanted == "auto":
+        return bool(tf.config.list_physical_devices("GPU"))
+    return wanted == "on"
+
+
+def strategy(wanted: str) -> tf.distribute.Strategy:
+    """The engine for `--distribute`; a trainer is made within its scope.
+
+    Must be called before any tensor is made, because "multiworker" joins its
+    cluster first.
+
+    Args:
+      wanted: "none"; "mirrored", all GPUs of this machine (without one, its
+        logical CPUs); "multiworker", the cluster that the environment
+        variable TF_CONFIG describes; "auto": the first that fits of
+        multiworker, mirrored over several GPUs, none.
+
+    Raises:
+      errors.UsageError: multiworker without a TF_CONFIG that is sound.
+    """
+    if wanted == "auto":
+        wanted = "none"
+        if len(tf.config.list_logical_devices("GPU")) > 1:
+            wanted = "mirrored"
+        if "TF_CONFIG" in os.environ:
+            wanted = "multiworker"
+    if wanted == "none":
+        return tf.distribute.get_strategy()
+    if wanted == "mirrored":
+        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        return tf.distribute.MirroredStrategy(
+            [device.name for device in tf.config.list_logical_devices(kind)]
+        )
+    _check_tf_config(os.environ.get("TF_CONFIG"))
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    first = "chief" if has_chief else "worker"
+    return (resolver.task_type, resolver.task_id) == (first, 0)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory held so far: of the GPUs, else of this process."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return sum(
+            tf.config.experimental.get_memory_info(
+                gpu.name.removeprefix("/device:")
+            )["peak"]
+            for gpu in gpus
+        )
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise OSError("/proc/self/status has no VmHWM")
+
+
+def _has_bfloat16_cpu() -> bool:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return _BFLOAT16_CPU_FLAG in text.split()
+
+
+def _check_tf_config(text: str | None) -> None:
+    """Names what is wrong with TF_CONFIG before TensorFlow waits for peers."""
+    example = (
+        'expected {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+        '"task": {"type": "worker", "index": 0}}'
+    )
+    if not text:
+        raise errors.UsageError(
+            f"--distribute=multiworker needs TF_CONFIG, which is not set; "
+            f"{example}."
+        )
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        addresses = [a for hosts in cluster.values() for a in hosts]
+        hosts = cluster[task["type"]]
+        is_sound = (
+            0 <= int(task["index"]) < len(hosts)
+            and len(set(addresses)) == len(addresses)
+            and all(a.rpartition(":")[2].isdigit() for a in addresses)
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise errors.UsageError(
+            f"TF_CONFIG cannot be used ({error!r}); {example}."
+        ) from error
+    if not is_sound:
+        raise errors.UsageError(
+            f"TF_CONFIG has an index outside the cluster, an address twice or "
+            f"one without a port: {text}; {example}."
+        )
