@@ -96,6 +96,9 @@ def run(
         app.run(main, flags_parser=parse)
     except errors.MedganError as error:
         _stop(program, str(error), error.exit_code)
+    except _Terminated:
+        message = "stopped by SIGTERM, nothing half-written is left."
+        _stop(program, message, 128 + signal.SIGTERM)
     except KeyboardInterrupt:
         _stop(program, "interrupted", 130)
     except Exception as error:
@@ -114,6 +117,9 @@ def import_tensorflow() -> None:
     allocator.keep_freed_memory()
     sys.stderr.flush()
     shown = os.dup(2)
+    # An import that a signal breaks off is reported as one that failed.
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
@@ -127,6 +133,7 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(shown, 2)
             os.close(shown)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def show_log() -> None:
@@ -199,13 +206,18 @@ def _help_text(
     )
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM; no `except Exception` on the way, here or in TensorFlow, may
+    take it for an error of its own."""
+
+
 def _terminate(number: int, frame) -> NoReturn:
-    """Turns SIGTERM into an exception, so that what was begun is removed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    name = signal.Signals(number).name
-    raise errors.Stopped(
-        f"stopped by {name}, nothing half-written is left.", 128 + number
-    )
+    """Turns SIGTERM into an exception, so that what was begun is removed.
+
+    A second one ends the process at once.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise _Terminated
 
 
 def _stop(program: str, message: str, exit_code: int) -> NoReturn:

@@ -99,8 +99,14 @@ def main(_: list[str]) -> None:
 
     from medgan_tf.data import records
     from medgan_tf.models import vgg19
-    from medgan_tf.training import loop
+    from medgan_tf.training import loop, runtime
 
+    strategy = runtime.strategy(config.distribute)
+    if strategy.extended._in_multi_worker_mode() and not _DATA_DIR.value:
+        raise errors.UsageError(
+            "several workers need records that all of them can read; expected "
+            "--data_dir, from prepare_data.py."
+        )
     if method.vgg_layers:
         # Weights that are missing are told before any work is done.
         vgg19.VGG19Features(method.vgg_layers, config.vgg_weights)
@@ -116,6 +122,7 @@ def main(_: list[str]) -> None:
         dataset,
         workdir,
         progress=functools.partial(tqdm.tqdm, unit="step", desc=method.name),
+        strategy=strategy,
     )
     print(f"Run: {run.workdir}")
     print(f"Look at it: tensorboard --logdir={run.workdir}")

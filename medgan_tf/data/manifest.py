@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import os
 import pathlib
+import re
 
 from medgan_tf import errors
 
@@ -180,10 +181,45 @@ def _checked(pairs: list[Pair], where: str, top: pathlib.Path) -> list[Pair]:
             # The folders above all patients may be called anything.
             parts = os.path.relpath(path, top).split(os.sep)
             others = patients.intersection(parts) - {pair.patient}
-            if others and pair.patient not in parts:
+            others |= {p for p in patients if _is_named_after(path, p)}
+            is_own = pair.patient in parts or _is_named_after(
+                path, pair.patient
+            )
+            if others and not is_own:
                 raise errors.DataError(
                     f"{where} pairs patient {pair.patient} with {path}, which "
-                    f"lies in the folder of {min(others)}; expected files of "
-                    "one patient in a row."
+                    f"by its name is of {min(others)}; expected files of one "
+                    "patient in a row."
                 )
+        if other := _folder_of_another(pair):
+            raise errors.DataError(
+                f"{where} pairs {pair.source} with {pair.target}; expected "
+                f"files of patient {pair.patient}, got one in the folder "
+                f"{other}."
+            )
     return pairs
+
+
+def _is_named_after(path: pathlib.Path, patient: str) -> bool:
+    """Whether a file name holds a patient's, set apart and not by chance."""
+    pattern = rf"(?<![A-Za-z0-9]){re.escape(patient)}(?![A-Za-z0-9])"
+    return len(patient) > 2 and re.search(pattern, path.name) is not None
+
+
+def _folder_of_another(pair: Pair) -> str | None:
+    """The folder of one file that is named like, and not as, the patient's.
+
+    STS_008 where the other file has STS_005, the patient; a folder MR beside
+    one CT says nothing.
+    """
+    if pair.source is None:
+        return None
+    folders = pair.source.parts[:-1], pair.target.parts[:-1]
+    for own, other in (folders, folders[::-1]):
+        if pair.patient in own and pair.patient not in other:
+            shape = re.sub(r"\d", "0", pair.patient)
+            return next(
+                (name for name in other if re.sub(r"\d", "0", name) == shape),
+                None,
+            )
+    return None

@@ -183,6 +183,9 @@ class Writer:
         self._patients = {split: [] for split in NUM_SHARDS}
 
     def __enter__(self) -> Writer:
+        self._made = [
+            f for f in self._work.parents if not os.path.exists(f)
+        ]
         try:
             self._work.mkdir(parents=True)
         except OSError as error:
@@ -198,6 +201,10 @@ class Writer:
             with contextlib.suppress(tf.errors.OpError):
                 writer.close()
         shutil.rmtree(self._work, ignore_errors=True)
+        # Nothing is left of a data set that was not finished.
+        for folder in self._made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def add(self, split: str, sample: samples.Sample) -> None:
         """Appends one sample to a split."""

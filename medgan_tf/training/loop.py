@@ -37,6 +37,7 @@ def train(
     workdir: str | os.PathLike,
     *,
     progress: Callable,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> checkpoint.Run:
     """Trains a method on a data set, or goes on where the run stopped.
 
@@ -47,6 +48,8 @@ def train(
       dataset: from `records.open_dataset`.
       workdir: the run folder.
       progress: makes a progress bar from `total` and `initial`, such as tqdm.
+      strategy: from `runtime.strategy`, made before any tensor; None: one
+        device.
 
     Returns:
       The run.
@@ -61,7 +64,7 @@ def train(
       errors.Stopped: a signal came; everything is saved.
     """
     records.check_task(dataset, task)
-    strategy = runtime.strategy(config.distribute)
+    strategy = strategy or tf.distribute.get_strategy()
     _check_batch(config, strategy.num_replicas_in_sync)
     # Because a run goes on in the precision that it began with, wherever.
     config = dataclasses.replace(
@@ -280,8 +283,8 @@ def _finite(terms: dict, step: int, run: checkpoint.Run) -> dict[str, float]:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise errors.DivergedError(
-            f"Step {step}: {', '.join(bad)} is not finite; what was saved "
-            f"before is in {run.workdir}: start again in a new folder with a "
+            f"Step {step}: {', '.join(bad)} is not finite; nothing of it is "
+            f"saved in {run.workdir}: start again in a new folder with a "
             "lower --set=learning_rate=... or --precision=float32."
         )
     return values

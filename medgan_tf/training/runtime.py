@@ -77,7 +77,7 @@ def strategy(wanted: str) -> tf.distribute.Strategy:
     """
     if wanted == "auto":
         wanted = "none"
-        if len(tf.config.list_logical_devices("GPU")) > 1:
+        if len(tf.config.list_physical_devices("GPU")) > 1:
             wanted = "mirrored"
         if "TF_CONFIG" in os.environ:
             wanted = "multiworker"
