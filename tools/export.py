@@ -27,6 +27,13 @@ _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "last"], "Best by validation, or the last."
 )
 
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "Of the exported weights; bfloat16 halves them.",
+)
+
 
 def main(_: list[str]) -> None:
     _run.import_tensorflow()
@@ -42,6 +49,7 @@ def main(_: list[str]) -> None:
         _OUTPUT_DIR.value,
         version=_VERSION.value,
         which=_CHECKPOINT.value,
+        precision=_PRECISION.value,
     )
     if run.data["is_simulated"]:
         print("Trained on simulated images.")

@@ -6,11 +6,13 @@ cut the training slices are all it takes.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable
+from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
@@ -108,16 +110,64 @@ def translate_volume(
     """
     cut = preprocess.cut(volume, model.source, model.voxel_size_mm)
     translated = np.empty(cut.slices.shape[:3], np.float32)
+    # A GPU works on a batch while the one before is fetched from it.
+    under_way = collections.deque()
+
+    def fetch():
+        at, outputs = under_way.popleft()
+        translated[at : at + len(outputs)] = outputs.numpy()[..., 0]
+
     for first in progress(range(0, len(cut.slices), batch_size)):
         batch = cut.slices[first : first + batch_size]
         inputs = {"source": tf.constant(batch)}
         if model.source.window is None:
             inputs["source_scale"] = tf.fill([len(batch)], cut.window[1])
-        outputs = model.translate(**inputs)["translated"]
-        translated[first : first + len(batch)] = outputs[..., 0]
+        under_way.append((first, model.translate(**inputs)["translated"]))
+        if len(under_way) > 1:
+            fetch()
+    while under_way:
+        fetch()
     return preprocess.from_slices(
         translated, cut.geometry, fill=model.target.air
     )
+
+
+def translate_many(
+    items: Iterable,
+    read: Callable,
+    translate: Callable,
+    write: Callable,
+) -> None:
+    """Reads the next volume and writes the last while one is translated.
+
+    At most three volumes are in memory. The first error of any of the three
+    ends it; what was written before stays.
+
+    Args:
+      items: what `read` and `write` need to know of each volume.
+      read: item -> what `translate` takes; in a thread of its own.
+      translate: that -> a translated volume.
+      write: item, translated volume -> a file; in a thread of its own.
+    """
+    with (
+        futures.ThreadPoolExecutor(1, "read") as reader,
+        futures.ThreadPoolExecutor(1, "write") as writer,
+    ):
+        reading = collections.deque()
+        writing = collections.deque()
+        waiting = collections.deque(items)
+        while waiting or reading:
+            # The one to translate now, and the one after it.
+            while waiting and len(reading) < 2:
+                item = waiting.popleft()
+                reading.append((item, reader.submit(read, item)))
+            item, volume = reading.popleft()
+            translated = translate(volume.result())
+            if writing:
+                writing.popleft().result()
+            writing.append(writer.submit(write, item, translated))
+        while writing:
+            writing.popleft().result()
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -242,7 +242,8 @@ def load_generator(
     Args:
       run: from `load_run`.
       which: "best", by validation, or "last".
-      precision: to compute in.
+      precision: Keras dtype policy to compute in; with "bfloat16" the
+        weights are rounded to it too.
 
     Raises:
       errors.ArtefactError: the run has no such checkpoint.
@@ -255,18 +256,28 @@ def load_generator(
             "choose the other --checkpoint (there is no best one without "
             "validation patients)."
         )
-    generator = steps.build_generator(
-        run.method,
-        run.data["source_channels"],
-        run.data["target_channels"],
-        precision,
-    )
+
+    def build(policy):
+        return steps.build_generator(
+            run.method,
+            run.data["source_channels"],
+            run.data["target_channels"],
+            policy,
+        )
+
+    generator = build("float32" if precision == "bfloat16" else precision)
     # The best checkpoint holds nothing else.
     is_averaged = run.method.averaging and which == "last"
     name = "averaged" if is_averaged else "generator"
     _restore(
         tf.train.Checkpoint(**{name: steps.named_weights(generator)}), latest
     )
+    if precision == "bfloat16":
+        kept, generator = generator, build(precision)
+        for weight, value in zip(
+            generator.weights, kept.weights, strict=True
+        ):
+            weight.assign(value)
     return generator, int(latest.rsplit("-", 1)[1])
 
 

@@ -248,8 +248,7 @@ def _log_facts(
         ),
     )
     _log.info(
-        "Memory for weights, gradients, Adam and activations: about %.1f GB, "
-        "besides TensorFlow itself.",
+        "Memory: about %.1f GB at most.",
         trainer.memory_bytes(config.batch_size) / 1e9,
     )
     _log.info(

@@ -21,6 +21,9 @@ from medgan_tf.training import adam
 SLICE_SIZE = 256
 # |output| above this counts as saturated: the tanh's slope is below 0.02.
 SATURATED_ABOVE = 0.99
+# What a process holds besides arrays of the networks: the program and its
+# libraries, graphs, the blocks of slices that are shuffled. Measured.
+TENSORFLOW_BYTES = 800_000_000
 
 
 class Trainer:
@@ -177,9 +180,10 @@ class Trainer:
             state.assign(value)
 
     def memory_bytes(self, batch_size: int) -> int:
-        """Estimate of the memory that a training step takes.
+        """Estimate of the most memory that training takes.
 
-        Weights, gradients, Adam's two moments and the averaged weights in
+        TensorFlow itself (on a GPU its host's memory, which is not counted),
+        weights, gradients, Adam's two moments and the averaged weights in
         float32, VGG-19, and three copies of each convolution's output (before
         norm, after it, after the activation), which the backward pass needs.
 
@@ -191,7 +195,8 @@ class Trainer:
         item = tf.as_dtype(self.generator.compute_dtype).size
         networks = [(self.generator, self._source)]
         networks += [(self.discriminator, self._source, self._target)] * 2
-        total = 4 * 4 * trained
+        on_gpu = tf.config.list_physical_devices("GPU")
+        total = 4 * 4 * trained + (0 if on_gpu else TENSORFLOW_BYTES)
         if self.averaged:
             total += 4 * self.averaged.count_params()
         if self.vgg:

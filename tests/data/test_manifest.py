@@ -77,7 +77,15 @@ def test_other_columns_quotes_and_the_mark_of_a_spreadsheet_do_no_harm(study):
         (HEADER + "ann,ann/CT.nii,ann/../ann/CT.nii\n", "twice, for ann"),
         (
             HEADER + "ann,bob/MR.nii,ann/CT.nii\nbob,,bob/CT.nii\n",
-            "pairs patient ann with .*bob/MR.nii, .* in the folder of bob",
+            "pairs patient ann with .*bob/MR.nii, which .* is of bob",
+        ),
+        (
+            HEADER + "p001,p001/T1.nii,p002/X.nii\n",
+            "patient p001, got one in the folder p002",
+        ),
+        (
+            HEADER + "p001,,flat/p002_X.nii\np002,,p002/X.nii\n",
+            "pairs patient p001 with .*p002_X.nii, which .* is of p002",
         ),
     ],
 )

@@ -65,6 +65,16 @@ def test_the_pipeline_sees_the_same_images():
     np.testing.assert_array_equal(target, sample.target)
 
 
+def test_of_what_was_not_finished_no_folder_is_left(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        records.Writer(tmp_path / "new" / "er" / "data", "mr_ct") as writer,
+    ):
+        writer.add("train", make("ann"))
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+
+
 def test_every_sample_of_a_split_is_read_back(dataset):
     opened = records.open_dataset(dataset.folder)
     found = {s.slice_index: s for s in opened.samples("train")}

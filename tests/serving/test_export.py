@@ -223,3 +223,24 @@ def test_a_run_without_a_checkpoint_is_refused(run, tmp_path):
     with pytest.raises(errors.ArtefactError, match="holds no best checkpoint"):
         export.export(empty, PET_CT, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_bfloat16_the_model_is_half_as_large_and_gives_nearly_the_same(
+    run, pet_ct
+):
+    half = export.export(
+        run, PET_CT, run.workdir.parent / "half", precision="bfloat16"
+    )
+    sizes = [
+        sum(file.stat().st_size for file in (f / "variables").iterdir())
+        for f in (pet_ct, half)
+    ]
+    assert sizes[1] < 0.55 * sizes[0]
+    rows = np.linspace(0, 20, 256 * 256, dtype=np.float32)
+    source = tf.constant(rows.reshape(1, 256, 256, 1))
+    whole, rounded = (
+        predict.load(f).translate(source=source)["translated"].numpy()
+        for f in (pet_ct, half)
+    )
+    # Of a window of 3000 HU.
+    assert np.abs(whole - rounded).mean() < 15

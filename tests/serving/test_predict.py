@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -115,6 +116,49 @@ def test_progress_is_told_of_every_batch():
     )
     assert len(told) == 3
     np.testing.assert_array_equal(result.array, source.array)
+
+
+def test_the_next_volume_is_read_while_one_is_translated():
+    """Each waits for the other two, so one after the other would hang."""
+    together = threading.Barrier(3, timeout=20)
+    written = {}
+
+    def read(item):
+        if item > 1:
+            together.wait()
+        return item
+
+    def translate(item):
+        if item == 1:
+            together.wait()
+        return -item
+
+    def write(item, translated):
+        if item == 0:
+            together.wait()
+        written[item] = translated
+
+    predict.translate_many(range(3), read, translate, write)
+    assert written == {0: 0, 1: -1, 2: -2}
+
+
+def test_the_first_volume_that_fails_ends_it():
+    done = []
+
+    def read(item):
+        if item == 2:
+            raise errors.DataError("cannot be read")
+        return item
+
+    with pytest.raises(errors.DataError, match="cannot be read"):
+        predict.translate_many(
+            range(9), read, lambda item: item, lambda item, _: done.append(item)
+        )
+    assert done == [0, 1]
+
+
+def test_of_no_volumes_nothing_is_asked():
+    predict.translate_many([], None, None, None)
 
 
 def test_what_is_wider_than_a_slice_is_air_of_the_target_there():

@@ -16,6 +16,7 @@ SCRIPT = '''
 
 import errno
 import os
+import signal
 import sys
 import types
 
@@ -55,7 +56,12 @@ FAULTS = {
 
 
 def main(arguments):
-    if RAISE.value:
+    if RAISE.value == "SIGTERM":
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            print("taken for an error of somebody's own")
+    elif RAISE.value:
         raise FAULTS[RAISE.value]
     print(TASK.value, SEED.value, arguments)
     print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
@@ -185,6 +191,15 @@ def test_an_error_that_the_user_can_mend_is_one_line(
     done = script("--task=pet_ct", f"--raise={fault}")
     assert done.returncode == exit_code
     assert done.stderr == f"script.py: {line}\n"
+
+
+def test_no_handler_of_errors_takes_sigterm_for_one(script):
+    done = script("--task=pet_ct", "--raise=SIGTERM")
+    assert done.returncode == 143
+    assert done.stdout == ""
+    assert done.stderr == (
+        "script.py: stopped by SIGTERM, nothing half-written is left.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""The benchmark runs each case in a process, and a peer in turn with it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PEER = "import json; print('noise'); print(json.dumps({'median_s': 2.0}))"
+
+
+def benchmark(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "medgan_tf.tools.benchmark", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_inference_is_timed_beside_a_peer(tmp_path):
+    output = tmp_path / "lines.jsonl"
+    done = benchmark(
+        *("--suite=inference", "--set=ngf=1", "--batch_sizes=1,2"),
+        *("--precisions=float32", "--repeats=2", "--rounds=2"),
+        *(f"--peer={sys.executable} -c {json.dumps(PEER)}",),
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert output.read_text() == done.stdout
+    assert [line["batch_size"] for line in lines] == [1, 2]
+    for line in lines:
+        assert 0 < line["least_s"] <= line["median_s"] <= line["most_s"]
+        assert line["peer"]["median_s"] == 2.0
+        assert line["ratio"] == line["median_s"] / 2.0
+        assert len(line["ratios"]) == 2
+        assert line["cores"] >= 1
+        assert line["tensorflow"]
+
+
+@pytest.mark.slow
+def test_a_step_is_timed_with_its_memory():
+    done = benchmark(
+        *("--suite=memory", "--methods=pix2pix", "--repeats=1"),
+        *("--set=ngf=1", "--set=ndf=1"),
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    # Nearly all of it is TensorFlow itself.
+    assert line["peak_memory_gb"] == pytest.approx(
+        line["estimated_memory_gb"], rel=0.3
+    )
+    assert line["precision"] in ("float32", "mixed_bfloat16")
+
+
+@pytest.mark.slow
+def test_reading_is_timed():
+    done = benchmark("--suite=data")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images_per_second"] > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods=gan"], "'gan' cannot be used"),
+        (["--u_blocks=0"], "num_u_blocks must be at least 1"),
+        (["--u_blocks=x"], "num_u_blocks"),
+        (["--batch_sizes=x"], "'x' cannot be used"),
+    ],
+)
+def test_a_case_that_cannot_be_is_told_before_any_is_timed(arguments, words):
+    done = benchmark(*arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,129 @@
+"""What a machine decides, told from descriptions of machines."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from medgan_tf import errors
+from medgan_tf.training import runtime
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends a processor's flags and the compute capability of GPUs."""
+
+    def pretend(cpu_flags="", capabilities=()):
+        monkeypatch.setattr(
+            runtime.pathlib.Path,
+            "read_text",
+            lambda self: f"flags\t\t: fpu {cpu_flags} sse\n",
+        )
+        monkeypatch.setattr(
+            tf.config, "list_physical_devices", lambda kind: [*capabilities]
+        )
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "get_device_details",
+            lambda gpu: {"compute_capability": gpu},
+        )
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cpu_flags", "capabilities", "expected"),
+    [
+        ("avx2", [], "float32"),
+        ("avx2 avx512f avx512_bf16", [], "float32"),
+        ("avx512_bf16 amx_bf16 amx_tile", [], "mixed_bfloat16"),
+        ("amx_bf16", [(6, 1)], "float32"),
+        ("avx2", [(7, 5)], "mixed_float16"),
+        ("avx2", [(8, 6)], "mixed_bfloat16"),
+        ("avx2", [(9, 0), (7, 0)], "mixed_float16"),
+        ("avx2", [(10, 0)], "mixed_bfloat16"),
+    ],
+)
+def test_precision_is_what_the_weakest_device_is_fast_in(
+    machine, cpu_flags, capabilities, expected
+):
+    machine(cpu_flags, capabilities)
+    assert runtime.precision("auto") == expected
+    assert runtime.precision("mixed_float16") == "mixed_float16"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capabilities", "expected"),
+    [
+        ("auto", [], False),
+        ("auto", [(8, 0)], True),
+        ("on", [], True),
+        ("off", [(8, 0)], False),
+    ],
+)
+def test_xla_is_for_gpus_unless_told(machine, wanted, capabilities, expected):
+    machine(capabilities=capabilities)
+    assert runtime.uses_xla(wanted) is expected
+
+
+def test_alone_there_is_no_engine(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    for wanted in ("auto", "none"):
+        strategy = runtime.strategy(wanted)
+        assert strategy is tf.distribute.get_strategy()
+        assert runtime.is_chief(strategy)
+
+
+TWO = {"worker": ["a:1", "b:2"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "TF_CONFIG, which is not set"),
+        ("{", "cannot be used"),
+        ("[]", "cannot be used"),
+        (json.dumps({"cluster": TWO}), "cannot be used .*task"),
+        (
+            json.dumps({"cluster": TWO, "task": {"type": "ps", "index": 0}}),
+            "cannot be used .*ps",
+        ),
+        (
+            json.dumps(
+                {"cluster": TWO, "task": {"type": "worker", "index": 2}}
+            ),
+            "an index outside",
+        ),
+        (
+            json.dumps(
+                {
+                    "cluster": {"worker": ["a:1", "a:1"]},
+                    "task": {"type": "worker", "index": 0},
+                }
+            ),
+            "an address twice",
+        ),
+        (
+            json.dumps(
+                {
+                    "cluster": {"worker": ["a", "b:1"]},
+                    "task": {"type": "worker", "index": 0},
+                }
+            ),
+            "one without a port",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_form_is_told_before_it_waits(
+    monkeypatch, text, words
+):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(errors.UsageError, match=words):
+        runtime.strategy("multiworker")
+
+
+def test_the_peak_of_memory_is_at_least_what_is_held():
+    held = bytearray(50_000_000)
+    assert runtime.peak_memory_bytes() > len(held)
