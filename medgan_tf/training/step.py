@@ -395,22 +395,33 @@ class Trainer:
     def _gradients_of_parts(self, names, objective, inputs):
         """Mean gradients over the parts of a batch, one part after another."""
         shares = self._accumulate * self._strategy.num_replicas_in_sync
-        sums = None
-        for part in range(self._accumulate):
-            # Because TensorFlow would compute the parts side by side, and
-            # their memory is what is to be saved.
-            with tf.control_dependencies(tf.nest.flatten(sums or [])):
-                pieces = tf.nest.map_structure(
-                    lambda tensor: _part(tensor, part, self._accumulate),
-                    inputs,
-                )
-                gradients, terms = self._part_gradients(
-                    names, objective, pieces, shares
-                )
-            terms = {n: t / self._accumulate for n, t in terms.items()}
-            new = gradients, terms
-            sums = tf.nest.map_structure(tf.add, sums, new) if sums else new
-        return sums
+        if self._accumulate == 1:
+            return self._part_gradients(names, objective, inputs, shares)
+        # [B, ...] -> [parts, B / parts, ...]
+        parts = tf.nest.map_structure(
+            lambda tensor: tf.reshape(
+                tensor, [self._accumulate, -1, *tensor.shape[1:]]
+            ),
+            inputs,
+        )
+
+        def compute(index):
+            part = tf.nest.map_structure(lambda tensor: tensor[index], parts)
+            return self._part_gradients(names, objective, part, shares)
+
+        def add(index, sums):
+            return index + 1, tf.nest.map_structure(
+                tf.add, sums, compute(index)
+            )
+
+        # A loop in the graph: unrolled, the parts would be in memory together.
+        _, (gradients, terms) = tf.while_loop(
+            lambda index, _: index < self._accumulate,
+            add,
+            (tf.constant(1), compute(0)),
+            parallel_iterations=1,
+        )
+        return gradients, {n: t / self._accumulate for n, t in terms.items()}
 
     def _part_gradients(self, names, objective, inputs, shares: int):
         trained = [self._trained(name) for name in names]
@@ -507,14 +518,6 @@ def _adam(
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(network.trainable_variables)
     return optimizer
-
-
-def _part(tensor: tf.Tensor, index: int, count: int) -> tf.Tensor:
-    """The index-th of so many equal parts of a batch."""
-    if count == 1:
-        return tensor
-    size = tensor.shape[0] // count
-    return tensor[index * size : (index + 1) * size]
 
 
 def _check_divisible(

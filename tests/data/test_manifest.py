@@ -17,6 +17,9 @@ def study(tmp_path):
         (tmp_path / patient).mkdir()
         for name in ("MR.nii", "CT.nii"):
             (tmp_path / patient / name).touch()
+    for name in ("p001/T1.nii", "p002/X.nii", "flat/p002_X.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
 
     def write(text: str | bytes) -> pathlib.Path:
         path = tmp_path / "pairs.csv"
