@@ -107,9 +107,7 @@ def _cases() -> list[dict]:
                 "batch_size": int(size),
                 "repeats": _REPEATS.value,
             }
-            for name in (
-                ["medgan"] if suite == "inference" else _METHODS.value
-            )
+            for name in (["medgan"] if suite == "inference" else _METHODS.value)
             for n in _U_BLOCKS.value
             for precision in _PRECISIONS.value
             for size in (_BATCH_SIZES.value or sizes)

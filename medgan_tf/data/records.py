@@ -183,9 +183,7 @@ class Writer:
         self._patients = {split: [] for split in NUM_SHARDS}
 
     def __enter__(self) -> Writer:
-        self._made = [
-            f for f in self._work.parents if not os.path.exists(f)
-        ]
+        self._made = [f for f in self._work.parents if not os.path.exists(f)]
         try:
             self._work.mkdir(parents=True)
         except OSError as error:

@@ -274,9 +274,7 @@ def load_generator(
     )
     if precision == "bfloat16":
         kept, generator = generator, build(precision)
-        for weight, value in zip(
-            generator.weights, kept.weights, strict=True
-        ):
+        for weight, value in zip(generator.weights, kept.weights, strict=True):
             weight.assign(value)
     return generator, int(latest.rsplit("-", 1)[1])
 

@@ -156,9 +156,7 @@ def train(
                     "goes on.",
                     exit_code=128 + signals.received,
                 )
-    _log.info(
-        "Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9
-    )
+    _log.info("Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9)
     return run
 
 
@@ -249,7 +247,11 @@ def _log_facts(
     )
     _log.info(
         "Memory: about %.1f GB at most.",
-        trainer.memory_bytes(config.batch_size) / 1e9,
+        (
+            trainer.memory_bytes(config.batch_size)
+            + pipeline.memory_bytes(dataset)
+        )
+        / 1e9,
     )
     _log.info(
         "%d training slices of %d patients%s; %d steps an epoch, %d steps in "

@@ -21,8 +21,8 @@ from medgan_tf.training import adam
 SLICE_SIZE = 256
 # |output| above this counts as saturated: the tanh's slope is below 0.02.
 SATURATED_ABOVE = 0.99
-# What a process holds besides arrays of the networks: the program and its
-# libraries, graphs, the blocks of slices that are shuffled. Measured.
+# What a process holds besides arrays: the program, its libraries and graphs.
+# Measured.
 TENSORFLOW_BYTES = 800_000_000
 
 

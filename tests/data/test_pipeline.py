@@ -1,5 +1,7 @@
 """The stream of batches is a function of the seed and the step alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,6 +91,34 @@ def test_a_resumed_stream_is_the_tail_of_the_whole_one(dataset, batch_size):
             dataset, len(whole) - first_step, first_step=first_step, **settings
         )
         np.testing.assert_array_equal(rest, whole[first_step:])
+
+
+def test_workers_and_their_devices_share_each_batch(dataset):
+    """Two workers with two devices each; a batch of 8 is 2 slices for each."""
+    settings = {"batch_size": 8, "jitter_size": 8, "flip": False}
+    whole = take(dataset, 2, first_step=1, **settings)
+    shares = [
+        take(
+            dataset,
+            4,
+            first_step=1,
+            worker=worker,
+            num_workers=2,
+            num_replicas=4,
+            **settings,
+        )
+        for worker in range(2)
+    ]
+    assert shares[0].shape[2] == 2
+    for step in range(2):
+        found = [n for s in shares for n in numbers(s[2 * step : 2 * step + 2])]
+        assert sorted(found) == sorted(numbers(whole[step : step + 1]))
+
+
+def test_the_stream_holds_a_block_twice(dataset):
+    info = dataset.info | {"target_channels": 1}
+    whole = dataclasses.replace(dataset, info=info)
+    assert pipeline.memory_bytes(whole) == 2 * NUM_SLICES * 8 * 8 * 2 * 4
 
 
 def test_source_and_target_are_jittered_alike(dataset):

@@ -37,7 +37,11 @@ def test_the_paper_s_settings_are_the_default():
         ("validation_slices", -1, "validation_slices must be at least 0"),
         ("save_every", 0, "save_every must be at least 1"),
         ("jitter_size", 255, "jitter_size must be at least 256, got 255"),
-        ("precision", "float16", "mixed_bfloat16, mixed_float16, got .float16."),
+        (
+            "precision",
+            "float16",
+            "mixed_bfloat16, mixed_float16, got .float16.",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused(field, value, words):
