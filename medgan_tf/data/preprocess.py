@@ -32,6 +32,8 @@ _SAME_VOXEL = 1e-3
 
 # More voxels above a window are a wrong unit, such as Bq/mL for SUV.
 MOST_CLIPPED = 0.05
+# As a share of the window: less is noise, or the ringing of a resampler.
+CLEARLY_NEGATIVE = 0.05
 
 # Share of the source that the target must cover to be taken for its partner.
 _LEAST_OVERLAP = 0.2
@@ -117,6 +119,18 @@ def cut(
             f"{window[1]:g} {modality.unit}, expected at most "
             f"{MOST_CLIPPED:.0%}: convert the image to {modality.unit}."
         )
+    # CT is not asked: half of the noise of air lies below its window.
+    if window[0] == 0:
+        negative = clipped_share(
+            volume.array, (-CLEARLY_NEGATIVE * window[1], np.inf)
+        )
+        if negative > MOST_CLIPPED:
+            raise errors.DataError(
+                f"{negative:.0%} of the {modality.name} voxels are clearly "
+                f"below 0, expected at most {MOST_CLIPPED:.0%}: this is no "
+                f"{modality.name}, or one that was normalised; give it as "
+                "the scanner wrote it."
+            )
     grid = slice_grid(volume, voxel_size_mm)
     on_grid = resample(volume, grid, outside=modality.air)
     geometry = place(volume, grid, body_mask(on_grid, modality, window))

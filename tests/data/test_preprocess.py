@@ -483,3 +483,21 @@ def test_a_real_ct_and_mr_walk_there_and_back(shared_data):
         # 0.98 -> 1 -> 0.98 mm: two linear interpolations lose some noise.
         correlation = np.corrcoef(near.array.ravel(), source.array.ravel())
         assert correlation[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("modality", [tasks.MR, tasks.PET])
+def test_what_is_clearly_negative_is_no_mr_and_no_pet(modality):
+    """A CT given as MR, or a volume that was made to mean 0 and SD 1."""
+    values = np.random.default_rng(0).uniform(0, 10, (8, 8, 8))
+    noisy = volume.Volume(np.float32(values - 0.2), np.eye(4))
+    preprocess.cut(noisy, modality, (None, None, None))
+    normalised = volume.Volume(np.float32(values - 5), np.eye(4))
+    with pytest.raises(errors.DataError, match="clearly below 0"):
+        preprocess.cut(normalised, modality, (None, None, None))
+
+
+def test_the_noise_of_air_below_the_window_of_ct_is_no_fault():
+    values = np.random.default_rng(0).normal(-1000, 50, (8, 8, 8))
+    values[2:6, 2:6, 2:6] = 40
+    ct = volume.Volume(np.float32(values), np.eye(4))
+    preprocess.cut(ct, tasks.CT, (None, None, None))
