@@ -19,6 +19,8 @@ from medgan_tf.models import casnet, discriminator, layers, vgg19
 from medgan_tf.training import adam
 
 SLICE_SIZE = 256
+_GENERATOR = ("generator",)
+_DISCRIMINATOR = ("discriminator",)
 # |output| above this counts as saturated: the tanh's slope is below 0.02.
 SATURATED_ABOVE = 0.99
 # What a process holds besides arrays: the program, its libraries and graphs.
@@ -295,9 +297,7 @@ class Trainer:
         return self.vgg(image) if self.vgg else {}
 
     def _update_generator(self, source, compared_with) -> dict:
-        return self._update(
-            [self.generator], self._generator_terms, (source, compared_with)
-        )
+        return self._update(_GENERATOR, (source, compared_with))
 
     def _generator_terms(self, source, compared_with):
         total, terms, _, _ = self._generator_objective(source, compared_with)
@@ -318,11 +318,7 @@ class Trainer:
         return total, terms, logits, features
 
     def _update_discriminator(self, source, target, translated) -> dict:
-        return self._update(
-            [self.discriminator],
-            self._discriminator_terms,
-            (source, target, translated),
-        )
+        return self._update(_DISCRIMINATOR, (source, target, translated))
 
     def _discriminator_terms(self, source, target, translated):
         total, terms = self._discriminator_objective(
@@ -356,8 +352,7 @@ class Trainer:
         resource variables, as here, both see the state before either update.
         """
         return self._update(
-            [self.generator, self.discriminator],
-            self._simultaneous_terms,
+            _GENERATOR + _DISCRIMINATOR,
             (source, target, self._reference(source, target)),
         )
 
@@ -373,30 +368,30 @@ class Trainer:
         terms = {**terms, "generator_total": total, **discriminator_terms}
         return [total, discriminator_total], terms
 
-    def _update(self, networks, objective, inputs) -> dict:
+    def _update(self, names: tuple[str, ...], inputs) -> dict:
         """One update of each network by its own total.
 
         Args:
-          networks: generator, discriminator, or both.
-          objective: takes `inputs`, gives a total for each network, and terms.
-          inputs: nested tensors [B, ...] of this replica.
+          names: of the generator, the discriminator, or both.
+          inputs: nested tensors [B, ...] of this replica, as the function that
+            gives their totals takes them.
 
         Returns:
           The terms, mean over the slices of this replica.
         """
-        names = tuple(network.name for network in networks)
-        gradients, terms = self._gradients(names, objective, inputs)
+        # By name, so that the three updates of the generator are one graph.
+        gradients, terms = self._gradients(names, inputs)
         replica = tf.distribute.get_replica_context()
         for name, own in zip(names, gradients, strict=True):
             optimizer, variables = self._trained(name)
             optimizer.apply(replica.all_reduce("sum", own), variables)
         return terms
 
-    def _gradients_of_parts(self, names, objective, inputs):
+    def _gradients_of_parts(self, names, inputs):
         """Mean gradients over the parts of a batch, one part after another."""
         shares = self._accumulate * self._strategy.num_replicas_in_sync
         if self._accumulate == 1:
-            return self._part_gradients(names, objective, inputs, shares)
+            return self._part_gradients(names, inputs, shares)
         # [B, ...] -> [parts, B / parts, ...]
         parts = tf.nest.map_structure(
             lambda tensor: tf.reshape(
@@ -407,7 +402,7 @@ class Trainer:
 
         def compute(index):
             part = tf.nest.map_structure(lambda tensor: tensor[index], parts)
-            return self._part_gradients(names, objective, part, shares)
+            return self._part_gradients(names, part, shares)
 
         def add(index, sums):
             return index + 1, tf.nest.map_structure(
@@ -423,11 +418,16 @@ class Trainer:
         )
         return gradients, {n: t / self._accumulate for n, t in terms.items()}
 
-    def _part_gradients(self, names, objective, inputs, shares: int):
+    def _part_gradients(self, names, inputs, shares: int):
+        totals_and_terms = {
+            _GENERATOR: self._generator_terms,
+            _DISCRIMINATOR: self._discriminator_terms,
+            _GENERATOR + _DISCRIMINATOR: self._simultaneous_terms,
+        }[names]
         trained = [self._trained(name) for name in names]
         with contextlib.ExitStack() as stack:
             tapes = [stack.enter_context(_tape(v)) for _, v in trained]
-            totals, terms = objective(*inputs)
+            totals, terms = totals_and_terms(*inputs)
             scaled = [
                 optimizer.scale_loss(total) / shares
                 for (optimizer, _), total in zip(trained, totals, strict=True)
@@ -442,7 +442,7 @@ class Trainer:
 
     def _trained(self, name: str):
         """Optimizer and variables of a network."""
-        if name == self.generator.name:
+        if (name,) == _GENERATOR:
             return self.generator_optimizer, self.generator.trainable_variables
         return (
             self.discriminator_optimizer,

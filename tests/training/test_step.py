@@ -272,6 +272,7 @@ def test_what_training_changes_is_named_for_the_checkpoint():
         "discriminator",
         "generator_optimizer",
         "discriminator_optimizer",
+        "step",
         "projection",
     }
 
@@ -297,7 +298,7 @@ def test_the_average_follows_the_weights_and_is_what_translates(
     # Step 1: a tenth of the old average stays, step 2: two elevenths; the
     # decay is reached at step 27, where 27 / 36 = 0.75.
     for step_number, decay in ((1, 1 / 10), (2, 2 / 11), (27, 0.75)):
-        trainer.discriminator_optimizer.iterations.assign(step_number - 1)
+        trainer._step.assign(step_number - 1)
         trainer.train_step(*images)
         expected = [
             decay * old + (1 - decay) * new
@@ -414,7 +415,7 @@ def test_kernels_of_the_discriminator_stay_at_norm_one(trained):
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"save_every": -1}, "save_every must be at least 1"),
         ({"jitter_size": 255}, "jitter_size must be at least 256"),
-        ({"precision": "float16"}, "one of float32, mixed_bfloat16, got"),
+        ({"precision": "float16"}, "one of auto, float32, mixed_bfloat16"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options, complaint):
