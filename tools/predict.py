@@ -44,7 +44,6 @@ def main(arguments: list[str]) -> None:
     from medgan_tf.serving import predict
 
     model = predict.load(_MODEL.value)
-    lines = []
 
     def read(pair):
         return pair[0], ready.pop(pair, None) or io.read_volume(pair[0])
@@ -66,13 +65,12 @@ def main(arguments: list[str]) -> None:
     def write(pair, translated):
         source, output = pair
         io.write_volume(output, translated, like=source)
-        lines.append(
+        print(
             f"{output}: {model.target.name} in {model.target.unit}, "
             f"{translated.array.min():.4g} to {translated.array.max():.4g}"
         )
 
     predict.translate_many(pairs, read, translate, write)
-    print("\n".join(lines))
     if model.info["trained_on_simulated_images"]:
         print("The model was trained on simulated images.")
     print(model.info["intended_use"])

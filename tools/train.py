@@ -95,14 +95,18 @@ def main(_: list[str]) -> None:
     workdir = _WORKDIR.value or f"runs/{task.name}_{method.name}"
     _run.show_log()
     _run.import_tensorflow()
+    import tensorflow
     import tqdm
 
     from medgan_tf.data import records
     from medgan_tf.models import vgg19
     from medgan_tf.training import loop, runtime
 
-    strategy = runtime.strategy(config.distribute)
-    if strategy.extended._in_multi_worker_mode() and not _DATA_DIR.value:
+    strategy = runtime.strategy(config.distribute, config.batch_size)
+    is_cluster = isinstance(
+        strategy, tensorflow.distribute.MultiWorkerMirroredStrategy
+    )
+    if is_cluster and not _DATA_DIR.value:
         raise errors.UsageError(
             "several workers need records that all of them can read; expected "
             "--data_dir, from prepare_data.py."

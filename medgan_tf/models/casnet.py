@@ -63,6 +63,7 @@ class CasNet(keras.Model):
         """The image after each U-block, the last being the translation."""
         images = []
         for block in self.blocks:
+            # Not while the weights are still to be made.
             if self._recompute and block.built:
                 block = tf.recompute_grad(block)
             image = block(image)

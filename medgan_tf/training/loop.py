@@ -88,15 +88,23 @@ def train(
     checkpoints = checkpoint.Checkpoints(run, trainer)
     first_step = checkpoints.restore()
     batches = _batches(dataset, config, strategy, first_step)
+    validate_every = config.validate_every or steps_per_epoch
     if not runtime.is_chief(strategy):
-        _follow(trainer, batches, config, first_step, num_steps)
+        _follow(trainer, batches, config, first_step, num_steps, validate_every)
         return run
     # Not before the trainer is there: a run that never began leaves nothing.
     run.save()
-    _log_facts(trainer, config, dataset, steps_per_epoch, num_steps, first_step)
+    _log_facts(
+        trainer,
+        config,
+        dataset,
+        strategy.num_replicas_in_sync,
+        steps_per_epoch,
+        num_steps,
+        first_step,
+    )
     validation = _spread(dataset, "validation", config.validation_slices)
     shown = (validation or _spread(dataset, "train", 1))[0]
-    validate_every = config.validate_every or steps_per_epoch
     log = summaries.Summaries(workdir)
     clock = _Clock()
     with (
@@ -204,11 +212,21 @@ def _take(trainer: steps.Trainer, batches, count: int, clock: _Clock) -> dict:
     return trainer.train_step(source, target)
 
 
-def _follow(trainer, batches, config, first_step, num_steps) -> None:
-    """Training in a process that is not the chief: the same steps, no files."""
+def _follow(
+    trainer, batches, config, first_step, num_steps, validate_every
+) -> None:
+    """Training in a process that is not the chief: the same steps, no files.
+
+    As many at once as the chief takes, because what workers exchange is
+    matched by the order in which each has traced it.
+    """
     _log.info("This process follows the chief, which reports and saves.")
-    for _ in range(first_step, num_steps):
-        trainer.train_step(*next(batches))
+    clock = _Clock()
+    step = first_step
+    while step < num_steps:
+        count = _steps_at_once(config, step, num_steps, validate_every)
+        _take(trainer, batches, count, clock)
+        step += count
 
 
 def _steps_at_once(
@@ -230,7 +248,13 @@ def _steps_at_once(
 
 
 def _log_facts(
-    trainer, config, dataset, steps_per_epoch, num_steps, first_step
+    trainer,
+    config,
+    dataset,
+    num_replicas,
+    steps_per_epoch,
+    num_steps,
+    first_step,
 ) -> None:
     """What a user wants to know before the first step."""
     num_parameters = {
@@ -255,7 +279,7 @@ def _log_facts(
     )
     _log.info(
         "%d training slices of %d patients%s; %d steps an epoch, %d steps in "
-        "all (%d generator updates each), %s%s.",
+        "all (%d generator updates each), %s on %d device%s%s.",
         dataset.num_slices("train"),
         len(dataset.patients("train")),
         " (simulated images)" if dataset.info["is_simulated"] else "",
@@ -263,6 +287,8 @@ def _log_facts(
         num_steps,
         trainer.method.generator_updates,
         config.precision,
+        num_replicas,
+        "" if num_replicas == 1 else "s",
         f", going on from step {first_step}" if first_step else "",
     )
 

@@ -60,7 +60,7 @@ def uses_xla(wanted: str) -> bool:
     return wanted == "on"
 
 
-def strategy(wanted: str) -> tf.distribute.Strategy:
+def strategy(wanted: str, batch_size: int = 1) -> tf.distribute.Strategy:
     """The engine for `--distribute`; a trainer is made within its scope.
 
     Must be called before any tensor is made, because "multiworker" joins its
@@ -70,14 +70,16 @@ def strategy(wanted: str) -> tf.distribute.Strategy:
       wanted: "none"; "mirrored", all GPUs of this machine (without one, its
         logical CPUs); "multiworker", the cluster that the environment
         variable TF_CONFIG describes; "auto": the first that fits of
-        multiworker, mirrored over several GPUs, none.
+        multiworker, mirrored over several GPUs that divide the batch, none.
+      batch_size: of a step; the paper's 1 leaves nothing to share.
 
     Raises:
       errors.UsageError: multiworker without a TF_CONFIG that is sound.
     """
     if wanted == "auto":
         wanted = "none"
-        if len(tf.config.list_physical_devices("GPU")) > 1:
+        num_gpus = len(tf.config.list_physical_devices("GPU"))
+        if num_gpus > 1 and batch_size % num_gpus == 0:
             wanted = "mirrored"
         if "TF_CONFIG" in os.environ:
             wanted = "multiworker"

@@ -74,6 +74,25 @@ def test_alone_there_is_no_engine(monkeypatch):
         assert runtime.is_chief(strategy)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "is_shared"), [(1, False), (3, False), (2, True), (4, True)]
+)
+def test_several_gpus_are_used_where_they_divide_the_batch(
+    machine, monkeypatch, batch_size, is_shared
+):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    machine(capabilities=[(8, 0), (8, 0)])
+    # Any device will do: what counts is that there is an engine.
+    monkeypatch.setattr(
+        tf.config,
+        "list_logical_devices",
+        lambda kind: [tf.config.LogicalDevice("/device:CPU:0", "CPU")],
+    )
+    strategy = runtime.strategy("auto", batch_size)
+    is_mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert is_mirrored is is_shared
+
+
 TWO = {"worker": ["a:1", "b:2"]}
 
 

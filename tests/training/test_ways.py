@@ -223,7 +223,8 @@ def test_two_processes_train_as_one(tmp_path):
         *(sys.executable, "-m", "medgan_tf.tools.train"),
         *(f"--set={setting}" for setting in SMALL),
         *("--task=pet_denoise", "--method=medgan_1g", "--vgg_weights=random"),
-        *("--max_steps=2", "--batch_size=2", "--precision=float32"),
+        *("--max_steps=4", "--batch_size=2", "--precision=float32"),
+        "--steps_per_execution=2",
     ]
     alone = [*command, f"--workdir={tmp_path / 'one'}", "--num_phantoms=3"]
     subprocess.run(alone, check=True, capture_output=True, timeout=300)
