@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 
 import medgan_tf
 from medgan_tf import errors, tasks
@@ -154,20 +155,43 @@ def _in_order(
         concurrent.futures.ProcessPoolExecutor(
             workers,
             context,
-            # Ctrl-C reaches every process; one of them is to speak of it.
-            initializer=signal.signal,
-            initargs=(signal.SIGINT, signal.SIG_IGN),
+            initializer=_leave_signals_to_the_parent,
         ) as pool,
         contextlib.ExitStack() as stack,
     ):
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         waiting = []
+        # Started first, because it lets signals through when it starts.
+        resource_tracker.ensure_running()
         for item in items:
-            waiting.append(pool.submit(function, item))
+            with _signals_held():
+                waiting.append(pool.submit(function, item))
             if len(waiting) >= 2 * workers:
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
+
+
+@contextlib.contextmanager
+def _signals_held():
+    """Puts signals off while a worker may be starting.
+
+    A start that is broken off leaves a worker that ends with a traceback; and
+    what is held here is held in the worker too, until it is ready for it.
+    """
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ctrl-C reaches every process; one of them is to speak of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
 
 @contextlib.contextmanager
