@@ -24,6 +24,11 @@ class DataError(MedganError):
     exit_code = 3
 
 
+def refusal(where: object, found: str, expected: str, remedy: str) -> DataError:
+    """The error for a file or folder `where` that is not usable."""
+    return DataError(f"{where}: found {found}, expected {expected}; {remedy}.")
+
+
 class DivergedError(MedganError):
     """Training produced numbers that are not finite."""
 

@@ -112,7 +112,7 @@ def check_writable(path: str | os.PathLike) -> None:
     """
     path = pathlib.Path(path)
     if _suffix(path) not in _NIFTI:
-        raise _refusal(
+        raise errors.refusal(
             path, f"suffix {path.suffix}", " or ".join(_NIFTI), "rename it"
         )
     if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():
@@ -126,11 +126,11 @@ def check_writable(path: str | os.PathLike) -> None:
 def _naming(path: pathlib.Path):
     """Turns what goes wrong while reading into an error that names the file."""
     if not path.exists():
-        raise _refusal(path, "no such file", "an image", "check the path")
+        raise errors.refusal(path, "no such file", "an image", "check the path")
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"a damaged gzip stream ({error})",
             "a stream that is whole up to its checksum",
@@ -151,7 +151,7 @@ def _read_nifti(path: pathlib.Path) -> volumes.Volume:
         count = int(np.prod(shape, dtype=object))
         gigabytes = count * max(dtype.itemsize, 4) / 1e9
         if gigabytes > MAX_VOLUME_GB:
-            raise _refusal(
+            raise errors.refusal(
                 path,
                 f"{' x '.join(map(str, shape))} voxels, {gigabytes:.1f} GB",
                 f"at most {MAX_VOLUME_GB} GB",
@@ -165,7 +165,7 @@ def _read_nifti(path: pathlib.Path) -> volumes.Volume:
         contents = stream.read(end + 1)
     if len(contents) != end:
         more = "more than " if len(contents) > end else ""
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"{more}{min(len(contents), end)} bytes",
             f"{end} by its header",
@@ -185,7 +185,7 @@ def _suffix(path: pathlib.Path) -> str:
     """The longest known suffix of a file name."""
     known = [s for s in READERS if path.name.lower().endswith(s)]
     if not known:
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"suffix {path.suffix or '(none)'}",
             " or ".join(READERS),
@@ -217,7 +217,7 @@ def _read_header(path: pathlib.Path, stream) -> nib.Nifti1Header:
                 and header["magic"] == kind.single_magic
             ):
                 return header
-    raise _refusal(
+    raise errors.refusal(
         path, "no NIfTI header", "a single-file NIfTI image", "convert it"
     )
 
@@ -227,7 +227,7 @@ def _shape(path: pathlib.Path, header) -> tuple[int, int, int]:
     sizes = [int(n) for n in header["dim"][1 : num_axes + 1]]
     found = " x ".join(map(str, sizes)) + " voxels"
     if min(sizes, default=0) < 1 or num_axes > 7:
-        raise _refusal(
+        raise errors.refusal(
             path, f"size {found}", "at least 1 along each axis", "export again"
         )
     while len(sizes) > 3 and sizes[-1] == 1:
@@ -235,7 +235,7 @@ def _shape(path: pathlib.Path, header) -> tuple[int, int, int]:
     if len(sizes) == 4:
         found += f" ({sizes[3]} time points)"
     if len(sizes) != 3:
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"a {len(sizes)}-D image of {found}",
             "3 axes",
@@ -250,14 +250,14 @@ def _dtype(path: pathlib.Path, header) -> np.dtype:
     try:
         dtype = header.get_data_dtype()
     except (KeyError, nib.spatialimages.HeaderDataError) as error:
-        raise _refusal(
+        raise errors.refusal(
             path, f"unknown data type {code}", "real numbers", remedy
         ) from error
     if dtype.kind not in "iuf":
         kind = "complex" if dtype.kind == "c" else "colour"
-        raise _refusal(path, f"{kind} voxels", "real numbers", remedy)
+        raise errors.refusal(path, f"{kind} voxels", "real numbers", remedy)
     if header["bitpix"] != 8 * dtype.itemsize:
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"bitpix {header['bitpix']}",
             f"{8 * dtype.itemsize} for {dtype.name}",
@@ -270,7 +270,7 @@ def _data_start(path: pathlib.Path, header) -> int:
     """Byte at which the voxels start."""
     start = float(header["vox_offset"])
     if not header.sizeof_hdr <= start <= MAX_VOLUME_GB * 1e9:
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"vox_offset {start:g}",
             f"at least {header.sizeof_hdr}",
@@ -283,7 +283,7 @@ def _scale(path: pathlib.Path, header, raw: np.ndarray) -> np.ndarray:
     """float32 values in physical units."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not np.isfinite([slope, intercept]).all():
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"scl_slope {slope}, scl_inter {intercept}",
             "finite numbers",
@@ -298,7 +298,7 @@ def _scale(path: pathlib.Path, header, raw: np.ndarray) -> np.ndarray:
         # Row-major, because resampling is twice as fast on it.
         array = exact.astype(np.float32, order="C")
         if np.any(np.isinf(array) & np.isfinite(raw)):
-            raise _refusal(
+            raise errors.refusal(
                 path,
                 "values beyond the range of float32",
                 "below 3.4e38",
@@ -311,7 +311,7 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
     """Voxel index -> RAS+ mm: sform, else qform, else by voxel size only."""
     spacing = np.asarray(header["pixdim"][1:4], np.float64)
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"voxel size (pixdim) {tuple(spacing.tolist())}",
             "positive mm",
@@ -319,13 +319,13 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
         )
     # Low three bits: unit of length; 1 metre, 3 micrometre, else mm.
     if int(header["xyzt_units"]) % 8 in (1, 3):
-        raise _refusal(
+        raise errors.refusal(
             path, "lengths not in mm (xyzt_units)", "mm", "convert the header"
         )
     try:
         affine = header.get_best_affine()
     except (ValueError, nib.spatialimages.HeaderDataError) as error:
-        raise _refusal(
+        raise errors.refusal(
             path, f"an impossible qform ({error})", "a rotation", "export again"
         ) from error
     if header["sform_code"] == 0 and header["qform_code"] == 0:
@@ -343,7 +343,7 @@ def _check_affine(path: pathlib.Path, affine: np.ndarray) -> None:
         # Volume of a voxel over that of a box with the same edges.
         volume_share = abs(np.linalg.det(affine[:3, :3])) / lengths.prod()
     if not (np.isfinite(affine).all() and volume_share > 1e-6):
-        raise _refusal(
+        raise errors.refusal(
             path,
             "an affine that is singular or not finite",
             "three independent axes in mm",
@@ -355,7 +355,7 @@ def _check_finite(path: pathlib.Path, array: np.ndarray) -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         first = np.unravel_index(int(np.argmax(bad)), array.shape)
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"{np.count_nonzero(bad)} voxels that are NaN or infinite, the "
             f"first at index {tuple(int(i) for i in first)}",
@@ -385,7 +385,7 @@ def _header_like(path: pathlib.Path, volume: volumes.Volume):
     if not (
         same_shape and np.array_equal(theirs.get_best_affine(), volume.affine)
     ):
-        raise _refusal(
+        raise errors.refusal(
             path,
             f"another grid than that of the {volume.shape} volume to write",
             "the same shape and affine",
@@ -408,11 +408,3 @@ def _empty_header(kind: type, volume: volumes.Volume):
     header["vox_offset"] = kind.sizeof_hdr + 4  # 4 bytes: no extensions.
     header["scl_slope"], header["scl_inter"] = 1, 0
     return header
-
-
-def _refusal(
-    path: pathlib.Path, found: str, expected: str, remedy: str
-) -> errors.DataError:
-    return errors.DataError(
-        f"{path}: found {found}, expected {expected}; {remedy}."
-    )
