@@ -176,12 +176,14 @@ def apply(
       attenuation: linear attenuation at 511 keV in 1/cm on the grid of
         `volume`, in [0, 1] (water: 0.096). Each line then loses
         1 - exp(-integral of it), and the reconstruction corrects for that.
+        A map that is cut off loses only what it shows.
         None: every line loses 1 - `mean_survival`.
 
     Returns:
       SUV >= 0, float32, on the same grid. Filtered back projection goes below
       0 in its noise, which is set to 0 as no PET may have it: the mean of the
-      body is kept, that of the air around it rises.
+      body is kept as long as it stands out of the noise, that of the air
+      around it rises.
 
     Raises:
       DataError: a voxel is negative, NaN or infinite, or the attenuation is
