@@ -161,7 +161,9 @@ def read_files(files: Iterable[pathlib.Path], where: object) -> volumes.Volume:
 
     Raises:
       DataError: the files are not one series of plain slices on one even
-        grid, are damaged or too large, or see `suv.suvbw_factor`.
+        grid (every slice within 0.01 mm, or 1 % of the distance between
+        slices, of its place), are damaged or too large, or see
+        `suv.suvbw_factor`.
     """
     stack = read_stack(files, where)
     factor = 1.0
@@ -225,12 +227,13 @@ def _check_same(headers: list[pydicom.Dataset], where: object) -> None:
             else:
                 same = (ours or None) == (theirs or None)
             if not same:
+                found = f"{_name(first)} and {_name(header)} differ in {name}"
                 # Because a message may be kept: it names no patient.
-                values = "" if name.endswith("ID") else f" {ours} and {theirs}"
+                if not name.endswith("ID"):
+                    found += dicom_slice.brief(f" ({ours} and {theirs})")
                 raise errors.refusal(
                     where,
-                    f"{_name(first)} and {_name(header)} that differ in "
-                    f"{name}{values}",
+                    found,
                     "the slices of one series on one grid",
                     "keep each series in a folder of its own",
                 )

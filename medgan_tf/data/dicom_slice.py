@@ -89,7 +89,10 @@ def check_plain(header: pydicom.Dataset) -> None:
 
     def refuse(found: str, expected: str = "one slice of CT, MR or PET"):
         raise errors.refusal(
-            path_of(header), found, expected, "move it out of the series"
+            path_of(header),
+            brief(found),
+            expected,
+            "move it out of the series",
         )
 
     kind = uid.UID(header.get("SOPClassUID", ""))
@@ -187,10 +190,16 @@ def numbers(header: pydicom.Dataset, name: str, count: int) -> np.ndarray:
         found = f"{name} {value}"
     raise errors.refusal(
         path_of(header),
-        found,
+        brief(found),
         f"{count} finite number{'s' * (count > 1)} as {name}",
         "correct the header or export it again",
     )
+
+
+def brief(text: object) -> str:
+    """Short and on one line, because a damaged field may be all of a file."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return line if len(line) <= 120 else f"{line[:120]} ..."
 
 
 def path_of(header: pydicom.Dataset) -> pathlib.Path:
@@ -205,14 +214,17 @@ def naming(path: object) -> Iterator[None]:
         warnings.filterwarnings("ignore", module="pydicom")
         try:
             yield
-        except (errors.MedganError, OSError):
+        except errors.MedganError:
             raise
-        # Because in a damaged file pydicom trips over anything.
+        # Because in a damaged file pydicom trips over anything, and even
+        # raises an OSError of its own; one by the system has a number.
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = str(error).strip() or type(error).__name__
             raise errors.refusal(
                 path,
-                f"a damaged DICOM file ({reason[0].rstrip('.')})",
+                f"a damaged DICOM file ({brief(reason).rstrip('.')})",
                 "a whole one",
                 "copy or export it again",
             ) from error

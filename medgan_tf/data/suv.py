@@ -286,7 +286,8 @@ def _missing(where: object, name: str) -> errors.DataError:
 def _refused(where: object, found: str, expected: str) -> errors.DataError:
     return errors.refusal(
         where,
-        found,
+        # Because a damaged field may be as long as its file.
+        found[:200],
         expected,
         "correct the header, or export SUV by body weight",
     )
