@@ -42,6 +42,9 @@ CT = Modality("CT", "HU", (-1000.0, 2000.0), air=-1000.0, body_above=-500.0)
 # SUV 20 is above what all but the hottest tumours and the bladder take up.
 PET = Modality("PET", "SUV", (0.0, 20.0), air=0.0, body_above=0.1)
 MR = Modality("MR", "scanner units", None, air=0.0, body_above=0.1, padding=0.0)
+MODALITIES = {modality.name: modality for modality in (CT, PET, MR)}
+
+TOO_LARGE = ("refuse", "resample", "tile")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Task:
         keeps the source's own spacing along that axis.
       simulator: where the source can be made from the target:
         "low_count_pet" or "mr_motion"; else None.
+      more_sources: modalities of further source images, stacked as further
+        channels; the first source decides on the grid.
+      too_large: what becomes of a body larger than a slice: "refuse" it,
+        "resample" it to the voxel size at which it fits, or "tile" it with
+        overlapping slices.
     """
 
     name: str
@@ -65,6 +73,13 @@ class Task:
     target: Modality
     voxel_size_mm: tuple[float | None, float | None, float | None]
     simulator: str | None = None
+    more_sources: tuple[Modality, ...] = ()
+    too_large: str = "refuse"
+
+    @property
+    def sources(self) -> tuple[Modality, ...]:
+        """Modality of each channel of the source."""
+        return (self.source, *self.more_sources)
 
 
 TASKS = {
@@ -112,20 +127,69 @@ def as_stored(task: Task) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(task)))
 
 
-def is_stored_as(
-    task: Task,
-    row: dict,
-    voxel_size_mm: Sequence[float | None],
-) -> bool:
-    """Whether `row`, from a JSON file, is this task on that slice grid."""
-    return row == as_stored(with_voxel_size(task, tuple(voxel_size_mm)))
+def from_stored(row: dict) -> Task:
+    """The inverse of `as_stored`, whatever TASKS says now.
+
+    Raises:
+      TypeError: the row has other fields.
+      KeyError: a field is missing.
+    """
+
+    def modality(fields: dict) -> Modality:
+        window = fields["window"] and tuple(fields["window"])
+        return Modality(**{**fields, "window": window})
+
+    return Task(
+        **{
+            **row,
+            "source": modality(row["source"]),
+            "target": modality(row["target"]),
+            "more_sources": tuple(map(modality, row["more_sources"])),
+            "voxel_size_mm": tuple(row["voxel_size_mm"]),
+        }
+    )
 
 
-def with_voxel_size(
+def restored(row: dict) -> Task | None:
+    """The task that `as_stored` made `row` of.
+
+    None where the row of that name in TASKS has changed since, so that its
+    images would be windowed, cut or simulated in another way.
+    """
+    try:
+        task = adapted(
+            TASKS[row["name"]],
+            voxel_size_mm=tuple(row["voxel_size_mm"]),
+            more_sources=[modality["name"] for modality in row["more_sources"]],
+            too_large=row["too_large"],
+        )
+    except (KeyError, TypeError):
+        return None
+    return task if as_stored(task) == row else None
+
+
+def adapted(
     task: Task,
-    voxel_size_mm: tuple[float | None, float | None, float | None] | None,
+    *,
+    voxel_size_mm: tuple[float | None, float | None, float | None]
+    | None = None,
+    more_sources: Sequence[str] = (),
+    too_large: str = "refuse",
 ) -> Task:
-    """The same task on another slice grid; None leaves it as it is."""
-    if voxel_size_mm is None:
-        return task
-    return dataclasses.replace(task, voxel_size_mm=voxel_size_mm)
+    """The same task on a user's data.
+
+    Args:
+      task: a row of TASKS.
+      voxel_size_mm: another slice grid; None leaves the row's.
+      more_sources: names of MODALITIES, one for each further channel.
+      too_large: see `Task`; one of TOO_LARGE.
+
+    Raises:
+      KeyError: a modality is unknown.
+    """
+    return dataclasses.replace(
+        task,
+        voxel_size_mm=voxel_size_mm or task.voxel_size_mm,
+        more_sources=tuple(MODALITIES[name] for name in more_sources),
+        too_large=too_large,
+    )

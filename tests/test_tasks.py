@@ -44,8 +44,8 @@ def test_windows_hold_air_and_body_and_only_mr_has_none():
 
 def test_another_voxel_size_changes_only_the_voxel_size():
     task = tasks.TASKS["mr_ct"]
-    assert tasks.with_voxel_size(task, None) is task
-    other = tasks.with_voxel_size(task, (2.0, 2.0, None))
+    assert tasks.adapted(task) == task
+    other = tasks.adapted(task, voxel_size_mm=(2.0, 2.0, None))
     assert other.voxel_size_mm == (2.0, 2.0, None)
     assert dataclasses.replace(other, voxel_size_mm=task.voxel_size_mm) == task
 
@@ -53,3 +53,19 @@ def test_another_voxel_size_changes_only_the_voxel_size():
 def test_a_row_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         tasks.TASKS["mr_ct"].name = "other"
+
+
+@pytest.mark.parametrize("name", list(tasks.TASKS))
+def test_a_task_comes_back_from_json_and_a_changed_row_does_not(name):
+    task = tasks.adapted(
+        tasks.TASKS[name],
+        voxel_size_mm=(2.0, 2.0, None),
+        more_sources=["MR", "PET"],
+        too_large="tile",
+    )
+    row = tasks.as_stored(task)
+    assert tasks.from_stored(row) == tasks.restored(row) == task
+    assert [m.name for m in task.sources[1:]] == ["MR", "PET"]
+    row["target"]["air"] += 1
+    assert tasks.restored(row) is None
+    assert tasks.restored({"name": name}) is None

@@ -97,11 +97,12 @@ def _write_held_out_volume(folder: pathlib.Path) -> pathlib.Path:
     info = json.loads((folder / "data" / "dataset.json").read_text())
     name = info["splits"]["test"]["patients"][0]
     number = int(name.removeprefix("phantom"))
-    _, target = pairs.phantom_volumes(TASK, number, info["seed"])
-    source, _ = pairs.simulate(TASK, name, target, info["seed"])
+    options = pairs.Options(seed=info["options"]["seed"])
+    images = pairs.phantom_images(TASK, number, options.seed)
+    (((source,), _),) = pairs.simulate(TASK, name, images, options)
     path = folder / f"{name}_low_count.nii.gz"
     io.write_volume(path, source)
-    io.write_volume(folder / f"{name}_full_count.nii.gz", target)
+    io.write_volume(folder / f"{name}_full_count.nii.gz", images.target)
     return path
 
 

@@ -47,7 +47,7 @@ def main(_: list[str]) -> None:
 
     run = checkpoint.load_run(_WORKDIR.value)
     dataset = records.open_dataset(_DATA_DIR.value or run.data["folder"])
-    task = tasks.TASKS[run.task]
+    task = run.restored_task()
     records.check_task(dataset, task)
     split = _SPLIT.value
     if not _DATA_DIR.value and (

@@ -43,9 +43,7 @@ def main(_: list[str]) -> None:
     run = checkpoint.load_run(_WORKDIR.value)
     folder = export.export(
         run,
-        tasks.with_voxel_size(
-            tasks.TASKS[run.task], tuple(run.data["voxel_size_mm"])
-        ),
+        run.restored_task(),
         _OUTPUT_DIR.value,
         version=_VERSION.value,
         which=_CHECKPOINT.value,

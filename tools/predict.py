@@ -1,8 +1,8 @@
 """Translates a volume, or a folder of them, with an exported model.
 
 OUTPUT lies on exactly the voxels of INPUT, in the unit of the target. If
-INPUT is a folder, each .nii and .nii.gz in it goes to OUTPUT/ under its own
-name.
+INPUT is a folder of volumes, each of them goes to OUTPUT/ under its own name;
+a folder of DICOM files or of PNG slices is one volume.
 
 Examples:
   predict.py --model=models/mr_ct mr.nii.gz synthetic_ct.nii.gz
@@ -23,7 +23,17 @@ from medgan_tf.tools import _run
 _MODEL = flags.DEFINE_string(
     "model", None, "Folder that export.py wrote.", required=True
 )
-_SUFFIXES = (".nii", ".nii.gz")
+_MORE_INPUTS = flags.DEFINE_list(
+    "more_inputs",
+    [],
+    "Volumes for the further channels of a model that was trained on several.",
+)
+_SPACING = flags.DEFINE_list(
+    "spacing_mm",
+    None,
+    "Distance of the voxels along X, Y and Z of PNG, TIFF and .npy, which do "
+    "not say it.",
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 4, "Slices translated at a time.", lower_bound=1
 )
@@ -32,11 +42,17 @@ _BATCH_SIZE = flags.DEFINE_integer(
 def main(arguments: list[str]) -> None:
     from medgan_tf.data import io
 
-    pairs = _pairs(*map(pathlib.Path, arguments))
+    pairs = _pairs(io, *map(pathlib.Path, arguments))
     for _, output in pairs:
         io.check_writable(output)
     # Before TensorFlow is there: a file that is no volume is told at once.
-    ready = {pairs[0]: io.read_volume(pairs[0][0])}
+    spacing_mm = _spacing_mm()
+    more = [
+        io.read_volume(path, spacing_mm=spacing_mm)
+        for path in _MORE_INPUTS.value
+    ]
+    first = io.read_volume(pairs[0][0], spacing_mm=spacing_mm)
+    ready = {pairs[0]: first}
 
     _run.import_tensorflow()
     import tqdm
@@ -44,16 +60,18 @@ def main(arguments: list[str]) -> None:
     from medgan_tf.serving import predict
 
     model = predict.load(_MODEL.value)
+    target = model.task.target
 
     def read(pair):
-        return pair[0], ready.pop(pair, None) or io.read_volume(pair[0])
+        volume = ready.pop(pair, None)
+        return pair[0], volume or io.read_volume(pair[0], spacing_mm=spacing_mm)
 
     def translate(named):
         source, volume = named
         try:
             return predict.translate_volume(
                 model,
-                volume,
+                [volume, *more],
                 batch_size=_BATCH_SIZE.value,
                 progress=functools.partial(
                     tqdm.tqdm, unit="batch", desc=source.name
@@ -66,7 +84,7 @@ def main(arguments: list[str]) -> None:
         source, output = pair
         io.write_volume(output, translated, like=source)
         print(
-            f"{output}: {model.target.name} in {model.target.unit}, "
+            f"{output}: {target.name} in {target.unit}, "
             f"{translated.array.min():.4g} to {translated.array.max():.4g}"
         )
 
@@ -77,7 +95,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _pairs(
-    source: pathlib.Path, output: pathlib.Path
+    io, source: pathlib.Path, output: pathlib.Path
 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """Each source and the file that its translation goes to."""
     if os.path.realpath(source) == os.path.realpath(output):
@@ -85,15 +103,13 @@ def _pairs(
             f"INPUT and OUTPUT are both {source}; expected another name "
             "for OUTPUT, so that the source is kept."
         )
-    if not os.path.isdir(source):
-        return [(source, output)]
-    found = sorted(
-        file for file in source.iterdir() if file.name.endswith(_SUFFIXES)
-    )
+    found = io.volumes_in(source) if os.path.isdir(source) else []
     if not found:
-        raise errors.DataError(
-            f"{source} holds no file that ends in {' or '.join(_SUFFIXES)}; "
-            "give a volume, or a folder of them."
+        return [(source, output)]
+    if _MORE_INPUTS.value:
+        raise errors.UsageError(
+            "--more_inputs go with one INPUT; expected a volume, got the "
+            f"folder {source}."
         )
     try:
         output.mkdir(exist_ok=True)
@@ -103,6 +119,15 @@ def _pairs(
             "folder as OUTPUT."
         ) from error
     return [(file, output / file.name) for file in found]
+
+
+def _spacing_mm() -> tuple[float, ...] | None:
+    try:
+        return _SPACING.value and tuple(map(float, _SPACING.value))
+    except ValueError as error:
+        raise errors.UsageError(
+            f"--spacing_mm={','.join(_SPACING.value)}: expected three numbers."
+        ) from error
 
 
 def run() -> None:

@@ -1,11 +1,17 @@
 """Turns files of patients into records for training.
 
-Say where the patients are in one of three ways:
+Say where the patients are in one of these ways:
   --manifest=pairs.csv            columns patient,source,target
   --input_dir=DIR --source='*/MR.nii.gz' --target='*/CT.nii.gz'
-  neither                         built-in patients, who are simulated
+  --input_dir=DIR --layout=NAME   a known layout: synthrad2023, synthrad2025,
+                                  autopet, bids, dicom
+  --input_dir=DIR --target='*.nii.gz' --tissues=NAME    label maps, of which
+                                  all images are simulated
+  none of them                    built-in patients, who are simulated
 For pet_denoise and mr_motion the source may be left out: it is simulated
-from the target.
+from the target. A volume is a NIfTI, MHA, NRRD, .npy or TIFF file, a folder
+with 16-bit PNG or TIFF slices, or a folder of DICOM files. Broken off, the
+same command goes on where it was.
 
 Example:
   prepare_data.py --task=mr_ct --input_dir=study --source='*/MR.nii.gz' \\
@@ -15,31 +21,19 @@ Example:
 from __future__ import annotations
 
 import functools
-import math
+import inspect
 import os
+import sys
 
 from absl import flags
 
 from medgan_tf import errors, tasks
-from medgan_tf.tools import _run
+from medgan_tf.tools import _cohort, _run
 
-_TASK = flags.DEFINE_enum(
-    "task", None, list(tasks.TASKS), "What to translate.", required=True
-)
+flags.adopt_module_key_flags(_cohort)
+flags.mark_flag_as_required("task")
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "New folder for the records.", required=True
-)
-_MANIFEST = flags.DEFINE_string(
-    "manifest", None, "CSV file with the columns patient,source,target."
-)
-_INPUT_DIR = flags.DEFINE_string(
-    "input_dir", None, "Folder with a folder for each patient."
-)
-_SOURCE = flags.DEFINE_string(
-    "source", None, "Pattern of the source volumes below --input_dir."
-)
-_TARGET = flags.DEFINE_string(
-    "target", None, "Pattern of the target volumes below --input_dir."
 )
 _TEST = flags.DEFINE_list(
     "test_patients", [], "Patients to test on; default: drawn, see --split."
@@ -52,11 +46,17 @@ _SPLIT = flags.DEFINE_list(
     ["0.7", "0.1", "0.2"],
     "Shares of patients for training, validation and test.",
 )
-_VOXEL_SIZE = flags.DEFINE_list(
-    "voxel_size_mm",
-    None,
-    "Spacing of the slice grid along left, posterior and superior in mm, "
-    "instead of the task's; 'keep' keeps the source's.",
+_SIMULATE = flags.DEFINE_multi_string(
+    "simulate",
+    [],
+    "Option of the simulator, NAME=VALUE, such as fraction=0.1 (pet_denoise) "
+    "or severity=2 (mr_motion); a wrong name lists them.",
+)
+_REALISATIONS = flags.DEFINE_integer(
+    "realisations",
+    1,
+    "How many sources to simulate from each target.",
+    lower_bound=1,
 )
 _PHANTOMS = flags.DEFINE_integer(
     "num_phantoms", 20, "How many built-in patients to make.", lower_bound=3
@@ -65,70 +65,85 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the split and the simulators.", 0)
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count(), "Processes to work with.", lower_bound=1
 )
+_RUNNER = flags.DEFINE_string(
+    "runner",
+    None,
+    "Prepare on a cluster by this runner of Apache Beam, such as "
+    "DirectRunner, DataflowRunner, FlinkRunner, SparkRunner; the machines "
+    "share --output_dir and the input.",
+)
+_RUNNER_OPTIONS = flags.DEFINE_multi_string(
+    "runner_option", [], "A flag of Beam's own, such as --region=europe-west3."
+)
 
 
 def main(_: list[str]) -> None:
-    if _MANIFEST.value and _INPUT_DIR.value:
-        raise errors.UsageError(
-            "got --manifest and --input_dir; expected one of them."
-        )
-    if bool(_INPUT_DIR.value) != bool(_TARGET.value):
-        raise errors.UsageError(
-            "--input_dir and --target go together; give both or neither."
-        )
-    if _SOURCE.value and not _INPUT_DIR.value:
-        raise errors.UsageError("--source goes together with --input_dir.")
-    if (_TEST.value or _VALIDATION.value) and not (
-        _MANIFEST.value or _INPUT_DIR.value
-    ):
-        raise errors.UsageError(
-            "--test_patients and --validation_patients name patients of a "
-            "--manifest or --input_dir; give one."
-        )
-    task = tasks.with_voxel_size(
-        tasks.TASKS[_TASK.value], _voxel_size(_VOXEL_SIZE.value)
-    )
-    fractions = _numbers("split", _SPLIT.value)
+    _cohort.check_flags()
+    _check_flags()
+    fractions = _cohort.numbers("split", _SPLIT.value)
     if len(fractions) != 3:
         raise errors.UsageError(
             f"--split={','.join(_SPLIT.value)}: expected three shares, such as "
             "0.7,0.1,0.2."
         )
+    from medgan_tf.data import split as splits
 
-    pairs, split = _cohort(fractions)
+    task, studies, options = _cohort.read(
+        seed=_SEED.value, simulate=_simulate(), realisations=_REALISATIONS.value
+    )
+    split = studies and splits.split_patients(
+        [study.patient for study in studies],
+        test=_TEST.value,
+        validation=_VALIDATION.value,
+        fractions=fractions,
+        seed=_SEED.value,
+    )
     _run.import_tensorflow()
     import tqdm
 
     from medgan_tf.data import prepare
 
-    progress = functools.partial(tqdm.tqdm, unit="patient", desc=task.name)
-    if not pairs:
-        dataset = prepare.prepare_phantoms(
-            task,
-            _PHANTOMS.value,
-            _OUTPUT_DIR.value,
-            seed=_SEED.value,
-            workers=_WORKERS.value,
-            progress=functools.partial(progress, total=_PHANTOMS.value),
-        )
-    else:
-        dataset = prepare.prepare_files(
-            task,
-            pairs,
-            _OUTPUT_DIR.value,
-            split=split,
-            seed=_SEED.value,
-            workers=_WORKERS.value,
-            progress=functools.partial(progress, total=len(pairs)),
-        )
+    count = len(studies) or _PHANTOMS.value
+    settings = {
+        "options": options,
+        "workers": _WORKERS.value,
+        "start_worker": _run.import_tensorflow,
+        "elsewhere": _elsewhere(),
+        "progress": functools.partial(
+            tqdm.tqdm, unit="study", desc=task.name, total=count
+        ),
+    }
+    try:
+        if studies:
+            dataset = prepare.prepare(
+                task, studies, _OUTPUT_DIR.value, split=split, **settings
+            )
+        else:
+            dataset = prepare.prepare_phantoms(
+                task, count, _OUTPUT_DIR.value, **settings
+            )
+    except BaseException:
+        if finished := prepare.num_finished(_OUTPUT_DIR.value):
+            print(
+                f"{finished} of {count} studies are kept in "
+                f"{_OUTPUT_DIR.value}.incomplete; the same command goes on "
+                "from there.",
+                file=sys.stderr,
+            )
+        raise
+    _tell(dataset)
+
+
+def _tell(dataset) -> None:
     for name in dataset.info["splits"]:
         print(
             f"{name}: {dataset.num_slices(name)} slices of "
             f"{len(dataset.patients(name))} patients"
         )
     shares = dataset.info["clipped_share"]
+    sources = ", ".join(f"{share:.3%}" for share in shares["source"])
     print(
-        f"Beyond the intensity window: {shares['source']:.3%} of the source "
+        f"Beyond the intensity window: {sources} of the source "
         f"voxels, {shares['target']:.3%} of the target voxels."
     )
     if dataset.info["is_simulated"]:
@@ -136,54 +151,74 @@ def main(_: list[str]) -> None:
     print(f"Records: {dataset.folder}")
 
 
-def _cohort(fractions: tuple[float, ...]):
-    """Pairs of files and their split; empty if there are none to be read."""
-    # NumPy is enough for this, so a mistake is told before TensorFlow is in.
-    from medgan_tf.data import manifest
-    from medgan_tf.data import split as splits
-
-    if _MANIFEST.value:
-        pairs = manifest.read_csv(_MANIFEST.value)
-    elif _INPUT_DIR.value:
-        pairs = manifest.match_globs(
-            _INPUT_DIR.value, _SOURCE.value, _TARGET.value
+def _check_flags() -> None:
+    """Refuses flags that do not go together."""
+    if (_TEST.value or _VALIDATION.value) and not (
+        _cohort.MANIFEST.value or _cohort.INPUT_DIR.value
+    ):
+        raise errors.UsageError(
+            "--test_patients and --validation_patients name patients of a "
+            "--manifest or --input_dir; give one."
         )
-    else:
-        return [], {}
-    split = splits.split_patients(
-        [pair.patient for pair in pairs],
-        test=_TEST.value,
-        validation=_VALIDATION.value,
-        fractions=fractions,
-        seed=_SEED.value,
-    )
-    return pairs, split
 
 
-def _voxel_size(texts: list[str] | None):
-    if texts is None:
+def _simulate() -> dict[str, float | str | bool]:
+    """--simulate as options of the task's simulator, of the right types."""
+    if not _SIMULATE.value:
+        return {}
+    from medgan_tf.data import pairs
+
+    task = tasks.TASKS[_cohort.TASK.value]
+    simulator = pairs.SIMULATORS.get(task.simulator)
+    if simulator is None:
+        raise errors.UsageError(
+            f"--simulate={_SIMULATE.value[0]}: --task={task.name} has no "
+            "simulator; leave it out."
+        )
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(
+            simulator.draw_parameters
+        ).parameters.items()
+        if name != "rng"
+    }
+    options = {}
+    for text in _SIMULATE.value:
+        name, _, value = text.partition("=")
+        try:
+            kind = type(known[name])
+            if kind is bool:
+                options[name] = {"true": True, "false": False}[value.lower()]
+            else:
+                options[name] = kind(value)
+        except (KeyError, ValueError) as error:
+            raise errors.UsageError(
+                f"--simulate={text}: expected NAME=VALUE with one of "
+                + ", ".join(f"{n} (like {d})" for n, d in known.items())
+                + "."
+            ) from error
+    import numpy as np
+
+    simulator.draw_parameters(np.random.default_rng(0), **options)
+    return options
+
+
+def _elsewhere():
+    """What prepares the studies on a cluster, if one is wanted."""
+    if not _RUNNER.value:
         return None
-    kept = [None if text == "keep" else text for text in texts]
-    sizes = _numbers("voxel_size_mm", [t for t in kept if t is not None])
-    if len(kept) != 3 or any(size <= 0 for size in sizes):
-        raise errors.UsageError(
-            f"--voxel_size_mm={','.join(texts)}: expected three positive "
-            "numbers or 'keep', such as 1,1,keep."
-        )
-    numbers = iter(sizes)
-    return tuple(None if text is None else next(numbers) for text in kept)
-
-
-def _numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(text) for text in texts)
-    except ValueError:
-        numbers = (math.nan,)
-    if not all(map(math.isfinite, numbers)):
+        from medgan_tf.data import prepare_beam
+    except ImportError as error:
         raise errors.UsageError(
-            f"--{flag}={','.join(texts)}: expected numbers; see --help"
-        )
-    return numbers
+            f"--runner={_RUNNER.value} needs Apache Beam ({error}); install "
+            "medgan_tf[beam]."
+        ) from error
+    return functools.partial(
+        prepare_beam.apply_to_all,
+        runner=_RUNNER.value,
+        options=_RUNNER_OPTIONS.value,
+    )
 
 
 def run() -> None:

@@ -136,7 +136,7 @@ def _phantoms(task: tasks.Task, workdir: pathlib.Path):
     """The built-in patients beside the run folder, made once."""
     import tqdm
 
-    from medgan_tf.data import prepare, records
+    from medgan_tf.data import pairs, prepare, records
 
     count = _NUM_PHANTOMS.value
     print(
@@ -152,8 +152,9 @@ def _phantoms(task: tasks.Task, workdir: pathlib.Path):
         task,
         count,
         folder,
-        seed=_SEED.value,
+        options=pairs.Options(seed=_SEED.value),
         workers=os.cpu_count() or 1,
+        start_worker=_run.import_tensorflow,
         progress=functools.partial(
             tqdm.tqdm, total=count, unit="patient", desc=task.name
         ),

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Iterator, Sequence
 
 from medgan_tf import errors
 
 COLUMNS = ("patient", "source", "target")
 
+_SUFFIXES = re.compile(r"(\.nii)?\.[A-Za-z]{2,4}$")
+
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class Study:
     """The files of one study of a patient.
 
     Attributes:
       patient: the unit of the split.
-      source: path of the source volume; None: simulated from the target.
-      target: path of the target volume.
+      sources: paths of the source volumes, one for each channel; none:
+        simulated from the target.
+      target: path of the target volume, or of a label map.
+      name: tells the studies of a patient apart; empty if there is one.
+      ct: path of the CT that gives the attenuation of a simulated PET.
     """
 
     patient: str
-    source: pathlib.Path | None
+    sources: tuple[pathlib.Path, ...]
     target: pathlib.Path
+    name: str = ""
+    ct: pathlib.Path | None = None
+
+    @property
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        """All files."""
+        return (*self.sources, self.target, *([self.ct] if self.ct else []))
 
 
-def read_csv(path: str | os.PathLike) -> list[Pair]:
+def read_csv(path: str | os.PathLike) -> list[Study]:
     """Reads a manifest with the columns patient, source and target.
 
     Paths are relative to the manifest's own folder. An empty source is
-    simulated from the target.
+    simulated from the target. Further columns, if there: `source_2`,
+    `source_3` and so on for further channels of the source, `study` where a
+    patient has several, `ct` for the attenuation of a simulated PET.
 
     Raises:
       DataError: no such file, a column is missing, a field is empty or one
@@ -56,73 +72,95 @@ def read_csv(path: str | os.PathLike) -> list[Pair]:
             f"{','.join(missing)} missing: its first line must be "
             f"{','.join(COLUMNS)}."
         )
-    pairs = []
+    more = [c for c in columns if re.fullmatch(r"source_\d+", c)]
+    more.sort(key=lambda column: int(column.removeprefix("source_")))
+    studies = []
     for number, row in rows:
         if None in row:
             raise errors.DataError(
                 f"Manifest {path}, line {number} has more fields than the "
                 f"{len(columns)} columns; put a path with a comma in quotes."
             )
-        patient, source, target = (
-            (row[name] or "").strip() for name in COLUMNS
-        )
-        if not patient or not target:
+        row = {name: (value or "").strip() for name, value in row.items()}
+        if not row["patient"] or not row["target"]:
             raise errors.DataError(
                 f"Manifest {path}, line {number}: patient and target must not "
                 f"be empty, got {row['patient']!r} and {row['target']!r}."
             )
-        pairs.append(
-            Pair(
-                patient,
-                path.parent / source if source else None,
-                path.parent / target,
+        named = [row[column] for column in ("source", *more)]
+        if any(named) and not all(named):
+            raise errors.DataError(
+                f"Manifest {path}, line {number}: {len(named)} sources are "
+                f"wanted, {sum(map(bool, named))} are there; name all or none."
+            )
+        studies.append(
+            Study(
+                row["patient"],
+                tuple(path.parent / name for name in named if name),
+                path.parent / row["target"],
+                row.get("study", ""),
+                path.parent / row["ct"] if row.get("ct") else None,
             )
         )
-    return _checked(pairs, str(path), path.parent)
+    return checked(studies, str(path), path.parent)
 
 
 def match_globs(
-    input_dir: str | os.PathLike, source: str | None, target: str
-) -> list[Pair]:
-    """Pairs files by two patterns such as "*/MR_T1_image.nii.gz".
+    input_dir: str | os.PathLike,
+    sources: Sequence[str],
+    target: str,
+    ct: str | None = None,
+) -> list[Study]:
+    """Puts files together by patterns such as "*/MR_T1_image.nii.gz".
 
     The patient is the first folder of a match below `input_dir`, or the
-    file's name where there is none.
+    file's name where there is none. Where a pattern matches several files of
+    a patient, those in one folder are a study.
 
     Args:
       input_dir: folder that the patterns are relative to.
-      source: pattern of the source volumes; None: simulated from the target.
+      sources: a pattern for each channel of the source; none: simulated from
+        the target.
       target: pattern of the target volumes.
+      ct: pattern of the CT for the attenuation of a simulated PET, or None.
 
     Raises:
-      DataError: no folder, no match, a patient with only one of the two, or
-        with several.
+      DataError: no folder, no match, or a study with not just one file for
+        each pattern.
     """
     folder = pathlib.Path(input_dir)
-    if not folder.is_dir():
+    check_folder(folder)
+    patterns = [*sources, target, *([ct] if ct else [])]
+    found = [_by_patient(folder, pattern) for pattern in patterns]
+    studies = []
+    for patient in sorted(set().union(*found)):
+        matches = [by_patient.get(patient, []) for by_patient in found]
+        for name, files in _by_study(patient, matches, patterns):
+            last = len(sources)
+            studies.append(
+                Study(
+                    patient,
+                    tuple(files[:last]),
+                    files[last],
+                    name,
+                    files[last + 1] if ct else None,
+                )
+            )
+    return checked(studies, str(folder), folder)
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Refuses an --input_dir that is no folder."""
+    if not os.path.isdir(folder):
         raise errors.DataError(
-            f"--input_dir={input_dir} is not a folder; give the one that "
+            f"--input_dir={folder} is not a folder; give the one that "
             "holds the patients' folders."
         )
-    targets = _by_patient(folder, target)
-    if source is None:
-        pairs = [Pair(patient, None, path) for patient, path in targets.items()]
-        return _checked(pairs, str(folder), folder)
-    sources = _by_patient(folder, source)
-    if alone := sorted(sources.keys() ^ targets.keys()):
-        has, lacks = (
-            (source, target) if alone[0] in sources else (target, source)
-        )
-        raise errors.DataError(
-            f"Patient {alone[0]} has a file for {has} and none for {lacks}; "
-            "each patient needs both: complete it, narrow the pattern, or "
-            "write a --manifest."
-        )
-    pairs = [Pair(p, sources[p], targets[p]) for p in sources]
-    return _checked(pairs, str(folder), folder)
 
 
-def _by_patient(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
+def _by_patient(
+    folder: pathlib.Path, pattern: str
+) -> dict[str, list[pathlib.Path]]:
     try:
         matches = sorted(folder.glob(pattern))
     except (ValueError, NotImplementedError) as error:
@@ -135,69 +173,105 @@ def _by_patient(folder: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
             f"No file in {folder} matches {pattern}; expected one for each "
             "patient, such as */CT.nii.gz."
         )
-    found = {}
+    found = collections.defaultdict(list)
     for match in matches:
-        patient = match.relative_to(folder).parts[0]
-        if patient in found:
-            raise errors.DataError(
-                f"Patient {patient} has several files for {pattern}: "
-                f"{found[patient].name} and {match.name}; narrow the pattern "
-                "or write a --manifest."
-            )
-        found[patient] = match
+        first, *rest = match.relative_to(folder).parts
+        found[first if rest else _SUFFIXES.sub("", first)].append(match)
     return found
 
 
-def _checked(pairs: list[Pair], where: str, top: pathlib.Path) -> list[Pair]:
+def _by_study(
+    patient: str, matches: list[list[pathlib.Path]], patterns: list[str]
+) -> Iterator[tuple[str, list[pathlib.Path]]]:
+    """Yields the name of each study and its file for each pattern."""
+    if all(len(files) == 1 for files in matches):
+        yield "", [files[0] for files in matches]
+        return
+    by_folder = []
+    for files, pattern in zip(matches, patterns, strict=True):
+        folders = [file.parent for file in files]
+        for file in files:
+            if folders.count(file.parent) > 1:
+                others = [f.name for f in files if f.parent == file.parent]
+                raise errors.DataError(
+                    f"Patient {patient} has several files for {pattern}: "
+                    f"{others[0]} and {others[1]}; narrow the pattern "
+                    "or write a --manifest."
+                )
+        by_folder.append(dict(zip(folders, files, strict=True)))
+    for folder in sorted(set().union(*by_folder)):
+        lacking = [
+            pattern
+            for files, pattern in zip(by_folder, patterns, strict=True)
+            if folder not in files
+        ]
+        if lacking:
+            present = next(p for p in patterns if p not in lacking)
+            raise errors.DataError(
+                f"Patient {patient} has a file for {present} and none for "
+                f"{lacking[0]}; each study needs both: complete it, narrow "
+                "the pattern, or write a --manifest."
+            )
+        yield folder.name, [files[folder] for files in by_folder]
+
+
+def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
     """Refuses what cannot be a cohort before any image is read."""
-    if not pairs:
+    if not studies:
         raise errors.DataError(f"{where} names no patient; expected some.")
-    names = [pair.patient for pair in pairs]
-    patients = set(names)
-    if len(names) > len(patients):
-        twice = max(patients, key=names.count)
+    names = [(study.patient, study.name) for study in studies]
+    patients = {patient for patient, _ in names}
+    if len(names) > len(set(names)):
+        twice = max(names, key=names.count)
         raise errors.DataError(
-            f"{where} names patient {twice} {names.count(twice)} times; "
-            "expected one pair a patient: leave one, or join the volumes."
+            f"{where} names patient {' '.join(twice).strip()} "
+            f"{names.count(twice)} times; expected each study once: leave "
+            "one, or tell them apart in a column `study`."
         )
-    seen = {}
-    for pair in pairs:
-        for path in (pair.source, pair.target):
-            if path is None:
-                continue
+    seen, targets = {}, collections.defaultdict(set)
+    for study in studies:
+        for path in study.paths:
             # Because pathlib's own test fails on a name that is too long.
             if not os.path.exists(path):
                 raise errors.DataError(
-                    f"{path}, named in {where} for patient {pair.patient}, "
+                    f"{path}, named in {where} for patient {study.patient}, "
                     "does not exist; check the path."
                 )
             resolved = path.resolve()
-            if resolved in seen:
+            # Two scans with motion may have one still scan as their target.
+            is_shared = path not in study.sources and resolved in targets.get(
+                study.patient, ()
+            )
+            if resolved in seen and not is_shared:
                 raise errors.DataError(
                     f"{where} names {path} twice, for {seen[resolved]} and "
-                    f"{pair.patient}; expected each file once."
+                    f"{study.patient}; expected each file once."
                 )
-            seen[resolved] = pair.patient
+            seen[resolved] = study.patient
             # The folders above all patients may be called anything.
             parts = os.path.relpath(path, top).split(os.sep)
-            others = patients.intersection(parts) - {pair.patient}
+            others = patients.intersection(parts) - {study.patient}
             others |= {p for p in patients if _is_named_after(path, p)}
-            is_own = pair.patient in parts or _is_named_after(
-                path, pair.patient
+            is_own = study.patient in parts or _is_named_after(
+                path, study.patient
             )
             if others and not is_own:
                 raise errors.DataError(
-                    f"{where} pairs patient {pair.patient} with {path}, which "
+                    f"{where} pairs patient {study.patient} with {path}, which "
                     f"by its name is of {min(others)}; expected files of one "
                     "patient in a row."
                 )
-        if other := _folder_of_another(pair):
-            raise errors.DataError(
-                f"{where} pairs {pair.source} with {pair.target}; expected "
-                f"files of patient {pair.patient}, got one in the folder "
-                f"{other}."
-            )
-    return pairs
+        for shared in (study.target, study.ct):
+            if shared:
+                targets[study.patient].add(shared.resolve())
+        for source in study.sources:
+            if other := _folder_of_another(study.patient, source, study.target):
+                raise errors.DataError(
+                    f"{where} pairs {source} with {study.target}; expected "
+                    f"files of patient {study.patient}, got one in the folder "
+                    f"{other}."
+                )
+    return studies
 
 
 def _is_named_after(path: pathlib.Path, patient: str) -> bool:
@@ -206,18 +280,18 @@ def _is_named_after(path: pathlib.Path, patient: str) -> bool:
     return len(patient) > 2 and re.search(pattern, path.name) is not None
 
 
-def _folder_of_another(pair: Pair) -> str | None:
+def _folder_of_another(
+    patient: str, source: pathlib.Path, target: pathlib.Path
+) -> str | None:
     """The folder of one file that is named like, and not as, the patient's.
 
     STS_008 where the other file has STS_005, the patient; a folder MR beside
     one CT says nothing.
     """
-    if pair.source is None:
-        return None
-    folders = pair.source.parts[:-1], pair.target.parts[:-1]
+    folders = source.parts[:-1], target.parts[:-1]
     for own, other in (folders, folders[::-1]):
-        if pair.patient in own and pair.patient not in other:
-            shape = re.sub(r"\d", "0", pair.patient)
+        if patient in own and patient not in other:
+            shape = re.sub(r"\d", "0", patient)
             return next(
                 (name for name in other if re.sub(r"\d", "0", name) == shape),
                 None,

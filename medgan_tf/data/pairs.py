@@ -1,4 +1,4 @@
-"""From the volumes of one patient to pairs of slices.
+"""From the volumes of one study to pairs of slices.
 
 The source decides on grid, placement and window (see `preprocess`): what
 prepares a slice for training prepares it for prediction.
@@ -7,13 +7,17 @@ prepares a slice for training prepares it for prediction.
 from __future__ import annotations
 
 import dataclasses
-import os
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import (
+    attenuation,
     io,
+    label_map,
     low_count_pet,
     manifest,
     mr_motion,
@@ -30,53 +34,92 @@ SIMULATORS = {"low_count_pet": low_count_pet, "mr_motion": mr_motion}
 LEAST_BODY = 0.01
 LEAST_COVERAGE = 0.5
 
+# Voxels of a PET scanner, for anatomy that comes on a finer grid.
+PET_VOXEL_MM = (2.0, 2.0, 2.0)
+
 
 @dataclasses.dataclass(frozen=True)
-class PreparedPatient:
+class Options:
+    """What a user may say of a preparation, beside the task and the files.
+
+    Attributes:
+      seed: of the simulators.
+      simulate: options of the task's simulator; see its `draw_parameters`.
+      realisations: how often a source is simulated from one target.
+      spacing_mm: of files that do not say it; see `io.read_volume`.
+      tissues: row of `label_map.TABLES`, if the targets are label maps of
+        which all images are to be made; else empty.
+    """
+
+    seed: int = 0
+    simulate: Mapping[str, float | str | bool] = dataclasses.field(
+        default_factory=dict
+    )
+    realisations: int = 1
+    spacing_mm: tuple[float, float, float] | None = None
+    tissues: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The volumes of one study, each in its unit.
+
+    Attributes:
+      sources: one for each of the task's sources; None: to be simulated.
+      target: what is to come out.
+      ct: for the attenuation of a simulated PET, or None.
+    """
+
+    sources: Sequence[volumes.Volume] | None
+    target: volumes.Volume
+    ct: volumes.Volume | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
     """The slices of one study, and what is worth knowing of them.
 
     Attributes:
-      patient: the unit of the split.
       samples: slices that show the body, from inferior to superior.
       num_dropped: slices without body or without target.
-      clipped: share of voxels beyond the window, (source, target).
+      clipped: share of voxels beyond the window: of each source, then of the
+        target.
       body_sum: sum of the target's values in the body, in its unit.
       body_voxels: how many voxels that is.
-      parameters: of the simulator, or None.
     """
 
-    patient: str
     samples: list[samples.Sample]
     num_dropped: int
-    clipped: tuple[float, float]
+    clipped: tuple[float, ...]
     body_sum: float
     body_voxels: int
-    parameters: dict | None
 
 
-def read_and_prepare(
-    task: tasks.Task, pair: manifest.Pair, seed: int
-) -> PreparedPatient:
-    """Reads the files of one pair and cuts them into slices.
+def prepare_study(
+    task: tasks.Task, options: Options, item: manifest.Study | int
+) -> Prepared:
+    """Reads the files of one study, or makes them, and cuts them into slices.
 
     Args:
       task: the row.
-      pair: the files.
-      seed: of the simulator, where the pair has no source of its own.
+      options: see there.
+      item: files, or the number of a built-in patient, who is simulated.
 
     Raises:
       DataError: a file or the pair is not usable; the message names it.
     """
-    target = _read(pair.target)
-    source = _read(pair.source) if pair.source else None
-    if source is not None:
-        preprocess.check_pair(
-            source, target, (str(pair.source), str(pair.target))
-        )
+    if isinstance(item, int):
+        images = phantom_images(task, item, options.seed)
+        return prepare(task, phantom_name(item), images, options)
+    if options.tissues:
+        images = _from_labels(task, item, options)
+    else:
+        images = _read(item, options)
     try:
-        return prepare(task, pair.patient, source, target, seed)
+        return prepare(task, item.patient, images, options, item.name)
     except errors.DataError as error:
-        names = " and ".join(str(p) for p in (pair.source, pair.target) if p)
+        paths = (*item.sources, item.target)
+        names = " and ".join(map(str, paths))
         raise errors.DataError(f"{names}: {error}") from error
 
 
@@ -85,52 +128,68 @@ def phantom_name(number: int) -> str:
     return f"phantom{number:03d}"
 
 
-def prepare_phantom(
-    task: tasks.Task, number: int, seed: int
-) -> PreparedPatient:
-    """Cuts one built-in patient, who is simulated, into slices."""
-    source, target = phantom_volumes(task, number, seed)
-    return prepare(task, phantom_name(number), source, target, seed)
-
-
-def phantom_volumes(
-    task: tasks.Task, number: int, seed: int
-) -> tuple[volumes.Volume | None, volumes.Volume]:
-    """Source and target of a built-in patient; None: to be simulated."""
+def phantom_images(task: tasks.Task, number: int, seed: int) -> Images:
+    """The volumes of a built-in patient."""
     images = phantom.patient(number + 1000 * seed)
-    source = None if task.simulator else images[task.source.name]
-    return source, images[task.target.name]
+    sources = [images[modality.name] for modality in task.sources]
+    return Images(None if task.simulator else sources, images[task.target.name])
 
 
 def prepare(
     task: tasks.Task,
     patient: str,
-    source: volumes.Volume | None,
-    target: volumes.Volume,
-    seed: int,
-) -> PreparedPatient:
-    """Cuts a pair of volumes into pairs of slices.
+    images: Images,
+    options: Options,
+    study: str = "",
+) -> Prepared:
+    """Cuts the volumes of a study into pairs of slices.
 
     Args:
       task: the row.
-      patient: its name; drawn numbers depend on it and on `seed` alone, so
-        that the order and number of workers do not matter.
-      source: in its unit; None: simulated from the target.
-      target: in its unit.
-      seed: of the simulator.
+      patient: its name; drawn numbers depend on it, on `study` and on the
+        seed alone, so that the order and number of workers do not matter.
+      images: see there.
+      options: see there.
+      study: tells the studies of a patient apart.
 
     Raises:
-      DataError: the source is empty, in another unit or its body too large,
+      DataError: a source is empty, in another unit or its body too large,
         there is no simulator for a missing source, or no slice shows the
         body.
     """
-    parameters = None
-    if source is None:
-        source, parameters = simulate(task, patient, target, seed)
-    cut = preprocess.cut(source, task.source, task.voxel_size_mm)
+    if images.sources is not None:
+        sources = [(images.sources, "")]
+    else:
+        sources = simulate(task, patient, images, options, study)
+    cuts = []
+    for number, (volume, simulation) in enumerate(sources):
+        name = study
+        if options.realisations > 1:
+            name = f"{study} {number}".strip()
+        cuts.append(
+            _cut_pair(task, patient, name, volume, images.target, simulation)
+        )
+    first = cuts[0]
+    return dataclasses.replace(
+        first,
+        samples=[sample for cut in cuts for sample in cut.samples],
+        num_dropped=sum(cut.num_dropped for cut in cuts),
+    )
+
+
+def _cut_pair(
+    task: tasks.Task,
+    patient: str,
+    study: str,
+    sources: Sequence[volumes.Volume],
+    target: volumes.Volume,
+    simulation: str,
+) -> Prepared:
+    source = sources[0]
+    cut = preprocess.cut(sources, task)
     grid = cut.geometry.sliced
-    source_slices = preprocess.normalise(cut.slices, cut.window)
-    target_window = cut.window
+    source_slices = cut.normalised()
+    target_window = cut.windows[0]
     if task.target != task.source:
         target_window = preprocess.window_of(target, task.target)
     seen = preprocess.resample(
@@ -163,8 +222,11 @@ def prepare(
         fill=preprocess.normalise(task.target.air, target_window).item(),
     )
     masks = preprocess.to_slices(mask, cut.geometry, fill=False)
-    return PreparedPatient(
-        patient,
+    # A tile may lie beside the body of its slice.
+    bodies = preprocess.to_slices(body, cut.geometry, fill=False)
+    is_kept = np.tile(is_kept, len(cut.geometry.offsets))
+    is_kept &= bodies.any(axis=(1, 2))
+    return Prepared(
         [
             samples.Sample(
                 patient,
@@ -172,59 +234,122 @@ def prepare(
                 source_slices[k],
                 target_slices[k][..., None],
                 masks[k],
-                cut.window,
+                cut.windows[0],
                 target_window,
+                study,
+                cut.windows[1:],
+                simulation,
             )
             for k in np.flatnonzero(is_kept)
         ],
         int((~is_kept).sum()),
         (
-            preprocess.clipped_share(source.array, cut.window),
+            *(
+                preprocess.clipped_share(volume.array, window)
+                for volume, window in zip(sources, cut.windows, strict=True)
+            ),
             preprocess.clipped_share(target.array, target_window),
         ),
         float(on_grid.array[body].sum(dtype=np.float64)),
         int(body.sum()),
-        parameters,
     )
 
 
 def simulate(
-    task: tasks.Task, patient: str, target: volumes.Volume, seed: int
-) -> tuple[volumes.Volume, dict]:
-    """The source that a task's simulator makes of a target, and how.
+    task: tasks.Task,
+    patient: str,
+    images: Images,
+    options: Options,
+    study: str = "",
+) -> list[tuple[list[volumes.Volume], str]]:
+    """The sources that a task's simulator makes of a target, and how.
 
     Args:
       task: the row.
-      patient: its name; with `seed` it decides on what is drawn.
-      target: in its unit.
-      seed: of the draw.
+      patient: its name; with `study` and the seed it decides on what is
+        drawn.
+      images: their target is used, and their CT, if any, for the attenuation
+        of PET.
+      options: see there.
+      study: tells the studies of a patient apart.
 
     Returns:
-      The source, in LPS order, and the simulator's parameters.
+      For each realisation the source, in LPS order, and the simulator's
+      parameters as JSON.
 
     Raises:
-      DataError: the task has no simulator.
+      DataError: the task has no simulator, or needs several sources.
     """
-    if task.simulator is None:
+    if task.simulator is None or task.more_sources:
         raise errors.DataError(
             f"patient {patient} has no source; task {task.name} cannot "
             "simulate it: name one."
         )
     simulator = SIMULATORS[task.simulator]
-    rng = np.random.default_rng([seed, *patient.encode()])
-    parameters = simulator.draw_parameters(rng)
+    rng = np.random.default_rng(
+        [options.seed, *patient.encode(), *study.encode()]
+    )
     # The simulators take slices along the third axis; nothing is interpolated.
     upright = preprocess.resample(
-        target,
-        preprocess.slice_grid(target, (None, None, None)),
+        images.target,
+        preprocess.slice_grid(images.target, (None, None, None)),
         outside=task.target.air,
     )
-    return simulator.apply(upright, parameters), dataclasses.asdict(parameters)
+    known = {}
+    if images.ct is not None:
+        if task.simulator != "low_count_pet":
+            raise errors.DataError(
+                f"patient {patient} has a CT for the attenuation of PET, "
+                f"which task {task.name} does not simulate; leave it out."
+            )
+        ct = preprocess.resample(images.ct, upright, outside=tasks.CT.air)
+        known["attenuation"] = attenuation.mu_map(ct)
+    found = []
+    for _ in range(options.realisations):
+        parameters = simulator.draw_parameters(rng, **options.simulate)
+        source = simulator.apply(upright, parameters, **known)
+        text = json.dumps(dataclasses.asdict(parameters))
+        found.append(([source], text))
+    return found
 
 
-def _read(path: os.PathLike) -> volumes.Volume:
+def _read(study: manifest.Study, options: Options) -> Images:
+    """The volumes of a study's files, which must lie in one place."""
+
+    def read(path: pathlib.Path) -> volumes.Volume:
+        return _read_volume(path, options)
+
+    target = read(study.target)
+    sources = [read(path) for path in study.sources]
+    for path, source in zip(study.sources, sources, strict=True):
+        preprocess.check_pair(source, target, (str(path), str(study.target)))
+    ct = study.ct and read(study.ct)
+    return Images(sources or None, target, ct)
+
+
+def _from_labels(
+    task: tasks.Task, study: manifest.Study, options: Options
+) -> Images:
+    """The images that scanners would make of an anatomy of labels."""
+    rng = np.random.default_rng([options.seed, *study.patient.encode(), 1])
+    made = label_map.apply(
+        _read_volume(study.target, options),
+        label_map.TABLES[options.tissues],
+        label_map.draw_parameters(rng),
+    )
+    pet = made["PET"]
+    grid = preprocess.slice_grid(pet, PET_VOXEL_MM)
+    made["PET"] = preprocess.resample(pet, grid, outside=tasks.PET.air)
+    if task.simulator is None:
+        sources = [made[modality.name] for modality in task.sources]
+        return Images(sources, made[task.target.name])
+    ct = made["CT"] if task.target == tasks.PET else None
+    return Images(None, made[task.target.name], ct)
+
+
+def _read_volume(path: pathlib.Path, options: Options) -> volumes.Volume:
     """Reads a volume that shows something."""
-    volume = io.read_volume(path)
+    volume = io.read_volume(path, spacing_mm=options.spacing_mm)
     first = volume.array.flat[0]
     if (volume.array == first).all():
         raise errors.DataError(

@@ -1,206 +1,203 @@
-"""Files, or the built-in phantom, become a data set of records."""
+"""Files, or built-in patients, become a data set of records.
+
+Each study is prepared by itself, into a shard of its own: by this process, by
+several, or by the machines of a cluster. What it depends on makes its key;
+whoever comes later, after a kill too, takes over the shards whose key and
+checksum are right. So the result is the same to the last bit, whoever made it.
+"""
 
 from __future__ import annotations
 
-import concurrent.futures
-import concurrent.futures.process
 import contextlib
+import dataclasses
 import functools
-import multiprocessing
+import hashlib
+import json
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import resource_tracker
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
 
 import medgan_tf
 from medgan_tf import errors, tasks
-from medgan_tf.data import manifest, pairs, preprocess, records
+from medgan_tf.data import io, manifest, pairs, preprocess, records
 from medgan_tf.data import split as splits
+from medgan_tf.data import workers as processes
+
+Item = manifest.Study | int
 
 
-def prepare_files(
+def prepare(
     task: tasks.Task,
-    study: list[manifest.Pair],
+    items: Sequence[Item],
     output_dir: str | os.PathLike,
     *,
     split: dict[str, list[str]],
-    seed: int = 0,
+    options: pairs.Options | None = None,
     workers: int = 1,
+    start_worker: Callable[[], None] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
+    elsewhere: Callable[[Callable[[Item], dict], Sequence[Item]], None]
+    | None = None,
 ) -> records.Dataset:
-    """Prepares the pairs of a manifest.
+    """Prepares studies, or goes on where a preparation was broken off.
 
     Args:
       task: the row.
-      study: the files.
-      output_dir: a new folder.
+      items: files, as from `manifest`, or numbers of built-in patients.
+      output_dir: a new folder. Until all is done, finished shards lie in
+        `<output_dir>.incomplete`.
       split: patients by side, as from `split.split_patients`.
-      seed: of the simulator.
-      workers: processes to read and resample with.
-      progress: wraps the iteration over patients, such as tqdm.
+      options: see there.
+      workers: processes to work with.
+      start_worker: what each of them does first; see `workers`.
+      progress: wraps the iteration over studies, such as tqdm.
+      elsewhere: first applies a function to every item, on machines that
+        share the folder; see `prepare_beam`. What it leaves undone is done
+        here.
 
     Raises:
       errors.DataError: a file or a pair is not usable.
-      errors.ResourceError: the folder cannot be written, or there is too
-        little memory for so many workers.
+      errors.ResourceError: the folder cannot be written or is in use, or
+        there is too little memory for so many workers.
     """
-    function = functools.partial(pairs.read_and_prepare, task, seed=seed)
-    is_simulated = any(pair.source is None for pair in study)
-    origin = "simulated source" if is_simulated else "files"
-    return _write(
-        task,
-        function,
-        study,
-        output_dir,
-        split,
-        seed,
-        workers,
-        progress,
-        origin,
-    )
+    options = options or pairs.Options()
+    side_of = {name: side for side, names in split.items() for name in names}
+    with (
+        records.Writer(output_dir, task.name) as writer,
+        contextlib.ExitStack() as stack,
+    ):
+        function = functools.partial(
+            prepare_shard, task, options, str(writer.work)
+        )
+        if elsewhere is not None:
+            elsewhere(function, items)
+        results = processes.map_in_order(function, items, workers, start_worker)
+        # No worker writes any more when the writer clears away.
+        stack.callback(results.close)
+        found = []
+        for item, facts in zip(items, progress(results), strict=True):
+            shard = writer.work / f"{facts['key']}.{records.SHARD_SUFFIX}"
+            writer.take(side_of[_patient(item)], shard, facts.pop("shard"))
+            found.append((side_of[_patient(item)], facts))
+        return writer.finish(_summary(task, options, items, found))
 
 
 def prepare_phantoms(
     task: tasks.Task,
     num_patients: int,
     output_dir: str | os.PathLike,
-    *,
-    seed: int = 0,
-    workers: int = 1,
-    progress: Callable[[Iterable], Iterable] = iter,
+    **settings,
 ) -> records.Dataset:
     """Prepares built-in patients, who are simulated.
 
-    Args: see `prepare_files`; patients are split 70 / 10 / 20.
+    Args:
+      task: the row.
+      num_patients: how many; they are split 70 / 10 / 20.
+      output_dir: a new folder.
+      **settings: of `prepare`.
     """
-    function = functools.partial(pairs.prepare_phantom, task, seed=seed)
     numbers = list(range(num_patients))
+    options = settings.get("options") or pairs.Options()
     split = splits.split_patients(
-        [pairs.phantom_name(number) for number in numbers], seed=seed
+        [pairs.phantom_name(number) for number in numbers], seed=options.seed
     )
-    return _write(
-        task,
-        function,
-        numbers,
-        output_dir,
-        split,
-        seed,
-        workers,
-        progress,
-        "phantom",
+    return prepare(task, numbers, output_dir, split=split, **settings)
+
+
+def prepare_shard(
+    task: tasks.Task, options: pairs.Options, folder: str, item: Item
+) -> dict:
+    """Prepares one study, unless its shard is there already.
+
+    Args:
+      task: the row.
+      options: see there.
+      folder: for the shard `<key>.tfrecord` and what it says, `<key>.json`.
+      item: see `prepare`.
+
+    Returns:
+      What `<key>.json` says: `key`, `shard` as from `records.write_shard`,
+      and numbers about the study.
+    """
+    key = _key(task, options, item)
+    note = pathlib.Path(folder) / f"{key}.json"
+    shard = note.with_suffix(f".{records.SHARD_SUFFIX}")
+    with contextlib.suppress(OSError, ValueError):
+        facts = json.loads(note.read_text())
+        if records.is_whole(shard, facts["shard"]):
+            return facts
+    prepared = pairs.prepare_study(task, options, item)
+    facts = {
+        "key": key,
+        "shard": records.write_shard(shard, prepared.samples),
+        **dataclasses.asdict(dataclasses.replace(prepared, samples=[])),
+        "channels": prepared.samples[0].source.shape[-1],
+    }
+    del facts["samples"]
+    unfinished = note.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(facts))
+    os.replace(unfinished, note)
+    return facts
+
+
+def num_finished(output_dir: str | os.PathLike) -> int:
+    """Studies that a preparation that was broken off has finished."""
+    work = pathlib.Path(f"{pathlib.Path(output_dir).absolute()}.incomplete")
+    return len(list(work.glob("*.json")))
+
+
+def _summary(task, options, items, found) -> dict:
+    """What `dataset.json` says beside its shards."""
+    facts = [facts for _, facts in found]
+    training = [facts for side, facts in found if side == "train"]
+    *sources, target = (
+        sum(shares) / len(facts)
+        for shares in zip(*(f["clipped"] for f in facts), strict=True)
     )
+    is_phantom = isinstance(items[0], int)
+    is_simulated = is_phantom or any(not item.sources for item in items)
+    origin = "simulated source" if is_simulated else "files"
+    if options.tissues:
+        origin = "simulated from label maps"
+    return {
+        "task": task.name,
+        "origin": "phantom" if is_phantom else origin,
+        "is_simulated": is_simulated,
+        "slice_size": preprocess.SLICE_SIZE,
+        "source_channels": facts[0]["channels"],
+        "target_channels": 1,
+        "task_row": tasks.as_stored(task),
+        "options": dataclasses.asdict(options),
+        "num_dropped_slices": sum(f["num_dropped"] for f in facts),
+        "clipped_share": {"source": sources, "target": target},
+        # The trivial answer: this value everywhere in the body.
+        "train_body_mean": sum(f["body_sum"] for f in training)
+        / max(sum(f["body_voxels"] for f in training), 1),
+        "target_unit": task.target.unit,
+        "medgan_tf": medgan_tf.__version__,
+    }
 
 
-def _write(
-    task, function, items, output_dir, split, seed, workers, progress, origin
-) -> records.Dataset:
-    side_of = {name: side for side, names in split.items() for name in names}
-    num_dropped = clipped_source = clipped_target = 0
-    body_sum = body_voxels = 0
-    parameters = {}
-    with records.Writer(output_dir, task.name) as writer:
-        for patient in progress(_in_order(function, items, workers)):
-            side = side_of[patient.patient]
-            for sample in patient.samples:
-                writer.add(side, sample)
-            num_dropped += patient.num_dropped
-            clipped_source += patient.clipped[0] / len(items)
-            clipped_target += patient.clipped[1] / len(items)
-            if side == "train":
-                body_sum += patient.body_sum
-                body_voxels += patient.body_voxels
-            if patient.parameters:
-                parameters[patient.patient] = patient.parameters
-        first = patient.samples[0].source
-        return writer.finish(
-            {
-                "task": task.name,
-                "origin": origin,
-                "is_simulated": origin != "files",
-                "slice_size": preprocess.SLICE_SIZE,
-                "source_channels": first.shape[-1],
-                "target_channels": 1,
-                "voxel_size_mm": task.voxel_size_mm,
-                "task_row": tasks.as_stored(task),
-                "seed": seed,
-                "num_dropped_slices": num_dropped,
-                "clipped_share": {
-                    "source": clipped_source,
-                    "target": clipped_target,
-                },
-                # The trivial answer: this value everywhere in the body.
-                "train_body_mean": body_sum / max(body_voxels, 1),
-                "target_unit": task.target.unit,
-                "simulator_parameters": parameters,
-                "medgan_tf": medgan_tf.__version__,
-            }
-        )
+def _key(task: tasks.Task, options: pairs.Options, item: Item) -> str:
+    """A name for all that decides on the bits of a shard."""
+    files = []
+    for path in () if isinstance(item, int) else item.paths:
+        for file in io.files_of(path):
+            state = file.stat()
+            files.append([str(file), state.st_size, state.st_mtime_ns])
+    who = item if isinstance(item, int) else [item.patient, item.name]
+    text = json.dumps(
+        [
+            medgan_tf.__version__,
+            records.SCHEMA_VERSION,
+            tasks.as_stored(task),
+            dataclasses.asdict(options),
+            who,
+            files,
+        ]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _in_order(
-    function: Callable, items: list, workers: int
-) -> Iterator[pairs.PreparedPatient]:
-    """Yields function(item) in the order of the items, from processes.
-
-    At most two results for each worker wait, so memory does not grow with
-    the cohort.
-    """
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    # Because a forked copy of a process that runs TensorFlow may hang.
-    context = multiprocessing.get_context("spawn")
-    with (
-        _explaining_death(),
-        concurrent.futures.ProcessPoolExecutor(
-            workers,
-            context,
-            initializer=_leave_signals_to_the_parent,
-        ) as pool,
-        contextlib.ExitStack() as stack,
-    ):
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        waiting = []
-        # Started first, because it lets signals through when it starts.
-        resource_tracker.ensure_running()
-        for item in items:
-            with _signals_held():
-                waiting.append(pool.submit(function, item))
-            if len(waiting) >= 2 * workers:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
-
-
-@contextlib.contextmanager
-def _signals_held():
-    """Puts signals off while a worker may be starting.
-
-    A start that is broken off leaves a worker that ends with a traceback; and
-    what is held here is held in the worker too, until it is ready for it.
-    """
-    held = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _leave_signals_to_the_parent() -> None:
-    """Ctrl-C reaches every process; one of them is to speak of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    held = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-
-
-@contextlib.contextmanager
-def _explaining_death():
-    """Says what it most often means that a worker process is gone."""
-    try:
-        yield
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise errors.ResourceError(
-            "A worker process was killed, most often for lack of memory; use "
-            "fewer --workers."
-        ) from error
+def _patient(item: Item) -> str:
+    return pairs.phantom_name(item) if isinstance(item, int) else item.patient

@@ -3,8 +3,8 @@
 Only the source image decides on the grid, the placement and its window, so
 that a prediction, which has no target, walks the same way as the training:
 
-    cut_source = cut(source, task.source, task.voxel_size_mm)
-    inputs = normalise(cut_source.slices, cut_source.window)
+    cut_source = cut([source], task)
+    inputs = cut_source.normalised()
     ...
     from_slices(outputs, cut_source.geometry, fill=task.target.air)
 
@@ -16,6 +16,8 @@ stands at each function.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import nibabel as nib
 import numpy as np
@@ -59,51 +61,103 @@ class Geometry:
     Attributes:
       original: grid of the source file.
       sliced: the LPS grid on which slices are cut.
-      offset: pixel (column, row) of a slice on which the first voxel of
-        `sliced` falls; negative where voxels are cropped.
+      offsets: for each tile the pixel (column, row) of its slices on which
+        the first voxel of `sliced` falls; negative where voxels are cropped.
+        A body that fits into a slice has one tile.
       size: edge of the square slices in pixels.
     """
 
     original: Grid
     sliced: Grid
-    offset: tuple[int, int]
+    offsets: tuple[tuple[int, int], ...]
     size: int = SLICE_SIZE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CutVolume:
-    """A source volume as slices, and the way back.
+    """Source volumes as slices, and the way back.
 
     Attributes:
-      slices: float32 [Z, 256, 256, 1] in the modality's unit.
-      geometry: leads back to the voxels of the volume.
-      window: (low, high) in the modality's unit, to be shown as -1 and 1.
+      slices: float32 [tiles * Z, 256, 256, C], each channel in the unit of
+        its modality; all slices of the first tile come first.
+      geometry: leads back to the voxels of the first volume.
+      windows: (low, high) of each channel in its unit, shown as -1 and 1.
     """
 
     slices: np.ndarray
     geometry: Geometry
-    window: tuple[float, float]
+    windows: tuple[tuple[float, float], ...]
+
+    def normalised(self) -> np.ndarray:
+        """The slices in [-1, 1], as a network takes them."""
+        channels = np.moveaxis(self.slices, -1, 0)
+        return np.stack(
+            [
+                normalise(channel, window)
+                for channel, window in zip(channels, self.windows, strict=True)
+            ],
+            axis=-1,
+        )
 
 
-def cut(
-    volume: volumes.Volume,
-    modality: tasks.Modality,
-    voxel_size_mm: tuple[float | None, float | None, float | None],
-) -> CutVolume:
-    """All that training and prediction do to a source volume.
+def cut(sources: Sequence[volumes.Volume], task: tasks.Task) -> CutVolume:
+    """All that training and prediction do to the sources of a patient.
 
-    What is left is to `normalise` the slices, which an exported model does
-    by itself.
+    What is left is to normalise the slices, which an exported model does by
+    itself.
 
     Args:
-      volume: in its unit, in any orientation.
-      modality: of the volume.
-      voxel_size_mm: see `slice_grid`.
+      sources: one for each of `task.sources`, in its unit, in any
+        orientation; the first decides on grid and placement, the others are
+        brought there.
+      task: the row.
 
     Raises:
-      DataError: the volume is empty or in another unit, or its body larger
-        than a slice.
+      DataError: a volume is empty or in another unit, too few or too many are
+        given, or the body is larger than a slice and `task.too_large` says
+        "refuse".
     """
+    if len(sources) != len(task.sources):
+        raise errors.DataError(
+            f"Found {len(sources)} source images, expected "
+            f"{len(task.sources)}: {', '.join(m.name for m in task.sources)}."
+        )
+    first, modality = sources[0], task.source
+    windows = tuple(
+        _checked_window(volume, kind)
+        for volume, kind in zip(sources, task.sources, strict=True)
+    )
+    grid = slice_grid(first, task.voxel_size_mm)
+    on_grid = resample(first, grid, outside=modality.air)
+    body = body_mask(on_grid, modality, windows[0])
+    enlarged = _widest(body) / SLICE_SIZE
+    if enlarged > 1 and task.too_large == "resample":
+        spacing = nib.affines.voxel_sizes(grid.affine)
+        # A voxel more on each side, because the mask shifts on another grid.
+        enlarged *= SLICE_SIZE / (SLICE_SIZE - 2)
+        grid = slice_grid(
+            first,
+            (spacing[0] * enlarged, spacing[1] * enlarged)
+            + task.voxel_size_mm[2:],
+        )
+        on_grid = resample(first, grid, outside=modality.air)
+        body = body_mask(on_grid, modality, windows[0])
+    geometry = place(first, grid, body, tile=task.too_large == "tile")
+    channels = [on_grid] + [
+        resample(volume, grid, outside=kind.air)
+        for volume, kind in zip(sources[1:], task.more_sources, strict=True)
+    ]
+    slices = [
+        to_slices(volume.array, geometry, fill=kind.air)
+        for volume, kind in zip(channels, task.sources, strict=True)
+    ]
+    return CutVolume(np.stack(slices, axis=-1), geometry, windows)
+
+
+def _checked_window(
+    volume: volumes.Volume, modality: tasks.Modality
+) -> tuple[float, float]:
+    """The window of a volume, once its values look like the modality's."""
     window = window_of(volume, modality)
     highest = float(volume.array.max())
     if modality.window is not None and highest <= modality.body_above:
@@ -131,11 +185,7 @@ def cut(
                 f"{modality.name}, or one that was normalised; give it as "
                 "the scanner wrote it."
             )
-    grid = slice_grid(volume, voxel_size_mm)
-    on_grid = resample(volume, grid, outside=modality.air)
-    geometry = place(volume, grid, body_mask(on_grid, modality, window))
-    slices = to_slices(on_grid.array, geometry, fill=modality.air)
-    return CutVolume(slices[..., None], geometry, window)
+    return window
 
 
 def slice_grid(
@@ -253,42 +303,56 @@ def place(
     grid: Grid,
     body: np.ndarray,
     size: int = SLICE_SIZE,
+    *,
+    tile: bool = False,
 ) -> Geometry:
     """Where the voxels of a slice grid come to lie in square slices.
 
     What is smaller than a slice is centred. What is larger is cropped round
     the middle of the body, and only if the whole body fits: a patient with
-    an arm cut off is another patient.
+    an arm cut off is another patient. A body that does not fit may be tiled:
+    evenly, with the fewest tiles that overlap by a quarter or more.
 
     Args:
       original: the source volume, as read.
       grid: from `slice_grid`.
       body: bool, shape of `grid`; from `body_mask`.
       size: edge of a slice in pixels.
+      tile: whether a body that does not fit is tiled.
 
     Raises:
-      DataError: the body is larger than a slice.
+      DataError: the body is larger than a slice and not to be tiled.
     """
-    offset = []
+    offsets = []
     for axis, word in enumerate(("wide", "deep")):
         count = grid.shape[axis]
-        offset.append((size - count) // 2)
         inside = np.flatnonzero(body.any(axis=(1 - axis, 2)))
         if count <= size or not inside.size:
+            offsets.append([(size - count) // 2])
             continue
-        width = int(inside[-1] - inside[0]) + 1
-        if width > size:
+        start, end = int(inside[0]), int(inside[-1]) + 1
+        width = end - start
+        if width <= size:
+            first = np.clip((start + end) // 2 - size // 2, 0, count - size)
+            offsets.append([-int(first)])
+        elif tile:
+            overlap = size // 4
+            num_tiles = math.ceil((width - overlap) / (size - overlap))
+            firsts = np.rint(np.linspace(start, end - size, num_tiles))
+            offsets.append([-int(first) for first in firsts])
+        else:
             spacing = np.linalg.norm(grid.affine[:3, axis])
             raise errors.DataError(
                 f"Body is {width} px {word} at {spacing:.4g} mm, {size} fit; "
-                "crop the image, or prepare and train with a larger "
+                "crop the image, prepare with --too_large=tile or resample, "
+                "or prepare and train with a larger "
                 f"--voxel_size_mm (at least {spacing * width / size:.2f})."
             )
-        middle = (inside[0] + inside[-1] + 1) // 2
-        first = np.clip(middle - size // 2, 0, count - size)
-        offset[axis] = -int(first)
     return Geometry(
-        Grid(original.shape, original.affine), grid, tuple(offset), size
+        Grid(original.shape, original.affine),
+        grid,
+        tuple((x, y) for y in offsets[1] for x in offsets[0]),
+        size,
     )
 
 
@@ -303,14 +367,18 @@ def to_slices(
       fill: value of the pixels that are added round it.
 
     Returns:
-      [Z, size, size] of the same type; rows run anterior -> posterior,
-      columns patient right -> left, slices inferior -> superior.
+      [tiles * Z, size, size] of the same type; rows run anterior ->
+      posterior, columns patient right -> left, slices inferior -> superior;
+      all slices of the first tile come first.
     """
     size = geometry.size
-    slices = np.full((array.shape[2], size, size), fill, array.dtype)
-    here, there = _overlap(geometry)
-    slices[:, here[1], here[0]] = array[there].transpose(2, 1, 0)
-    return slices
+    tiles = []
+    for offset in geometry.offsets:
+        slices = np.full((array.shape[2], size, size), fill, array.dtype)
+        here, there = _overlap(geometry, offset)
+        slices[:, here[1], here[0]] = array[there].transpose(2, 1, 0)
+        tiles.append(slices)
+    return np.concatenate(tiles)
 
 
 def from_slices(
@@ -318,18 +386,36 @@ def from_slices(
 ) -> volumes.Volume:
     """Puts slices back where they came from: the inverse of `to_slices`.
 
+    Where tiles overlap their mean counts, weighted by a Gaussian of an eighth
+    of a tile round its middle, so that no seam shows.
+
     Args:
-      slices: [Z, size, size], in physical units.
+      slices: [tiles * Z, size, size], in physical units.
       geometry: of the source volume.
       fill: value of the voxels that had been cropped.
 
     Returns:
       A float32 volume with the shape and the affine of the original; the
-      very values where nothing was interpolated.
+      very values where nothing was interpolated or blended.
     """
     array = np.full(geometry.sliced.shape, fill, np.float32)
-    here, there = _overlap(geometry)
-    array[there] = slices[:, here[1], here[0]].transpose(2, 1, 0)
+    tiles = np.split(slices, len(geometry.offsets))
+    if len(tiles) == 1:
+        here, there = _overlap(geometry, geometry.offsets[0])
+        array[there] = tiles[0][:, here[1], here[0]].transpose(2, 1, 0)
+    else:
+        total = np.zeros(array.shape, np.float32)
+        weights = np.zeros(array.shape[:2] + (1,), np.float32)
+        middle = np.arange(geometry.size) - (geometry.size - 1) / 2
+        bell = np.exp(-((middle / (geometry.size / 8)) ** 2) / 2)
+        # Above 0 in float32 in the very corner too.
+        weight = np.maximum(np.multiply.outer(bell, bell), 1e-6)[..., None]
+        for tile, offset in zip(tiles, geometry.offsets, strict=True):
+            here, there = _overlap(geometry, offset)
+            values = tile[:, here[1], here[0]].transpose(2, 1, 0)
+            total[there] += weight[here] * values
+            weights[there] += weight[here]
+        np.divide(total, weights, out=array, where=weights > 0)
     return resample(
         volumes.Volume(array, geometry.sliced.affine),
         geometry.original,
@@ -498,16 +584,25 @@ def _copy(
     return array
 
 
+def _widest(body: np.ndarray) -> int:
+    """Voxels along the longer side of the box round a body, in the plane."""
+    sides = []
+    for axis in (0, 1):
+        inside = np.flatnonzero(body.any(axis=(1 - axis, 2)))
+        sides.append(int(inside[-1] - inside[0]) + 1 if inside.size else 0)
+    return max(sides)
+
+
 def _overlap(
-    geometry: Geometry,
+    geometry: Geometry, offset: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """(columns, rows) of a slice and the (X, Y) voxels that fall on them."""
     pixels, voxels = [], []
-    for axis, offset in enumerate(geometry.offset):
+    for axis, start in enumerate(offset):
         count = geometry.sliced.shape[axis]
-        first, last = max(offset, 0), min(offset + count, geometry.size)
+        first, last = max(start, 0), min(start + count, geometry.size)
         pixels.append(slice(first, last))
-        voxels.append(slice(first - offset, last - offset))
+        voxels.append(slice(first - start, last - start))
     return tuple(pixels), tuple(voxels)
 
 

@@ -1,21 +1,22 @@
 """How slices are stored: the TFRecord schema and `dataset.json`, in one place.
 
 A data set is a folder of shards `<task>-<split>.tfrecord-00000-of-00008`
-(GZIP, a CRC for each record) and `dataset.json`, which is written last and
-lists every shard with its number of records, bytes and SHA-256: a shard that
-was cut between two records reads without an error, only the count tells.
+(GZIP, a CRC for each record), one for each study, and `dataset.json`, which is
+written last and lists every shard with its number of records, bytes and
+SHA-256: a shard that was cut between two records reads without an error, only
+the count tells.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import secrets
-import shutil
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -23,23 +24,14 @@ import tensorflow as tf
 from medgan_tf import errors, tasks
 from medgan_tf.data import sample as samples
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INFO_FILE = "dataset.json"
 COMPRESSION = "GZIP"
-# Slices are dealt round the shards of a split, so that reading a few shards
-# at once already mixes the patients.
-NUM_SHARDS = {"train": 16, "validation": 1, "test": 1}
+SPLITS = ("train", "validation", "test")
+SHARD_SUFFIX = "tfrecord"
 
-_FEATURES = {
-    "patient": tf.io.FixedLenFeature([], tf.string),
-    "slice_index": tf.io.FixedLenFeature([], tf.int64),
-    "shape": tf.io.FixedLenFeature([3], tf.int64),
-    "source": tf.io.FixedLenFeature([], tf.string),
-    "target": tf.io.FixedLenFeature([], tf.string),
-    "mask": tf.io.FixedLenFeature([], tf.string),
-    "source_window": tf.io.FixedLenFeature([2], tf.float32),
-    "target_window": tf.io.FixedLenFeature([2], tf.float32),
-}
+# Bytes of text that a Sample has.
+_TEXTS = ("patient", "study", "simulation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +78,8 @@ def encode(sample: samples.Sample) -> bytes:
     """A sample as a serialized tf.train.Example."""
     example = tf.train.Example()
     feature = example.features.feature
-    feature["patient"].bytes_list.value.append(sample.patient.encode())
+    for name in _TEXTS:
+        feature[name].bytes_list.value.append(getattr(sample, name).encode())
     feature["slice_index"].int64_list.value.append(sample.slice_index)
     feature["shape"].int64_list.value.extend(sample.source.shape)
     for name in ("source", "target"):
@@ -95,8 +88,9 @@ def encode(sample: samples.Sample) -> bytes:
     feature["mask"].bytes_list.value.append(
         sample.mask.astype(np.uint8).tobytes()
     )
-    for name in ("source_window", "target_window"):
-        feature[name].float_list.value.extend(getattr(sample, name))
+    for window in sample.source_windows:
+        feature["source_windows"].float_list.value.extend(window)
+    feature["target_window"].float_list.value.extend(sample.target_window)
     return example.SerializeToString(deterministic=True)
 
 
@@ -109,14 +103,22 @@ def decode(record: bytes) -> samples.Sample:
         value = feature[name].bytes_list.value[0]
         return np.frombuffer(value, dtype).reshape(height, width, *shape)
 
+    patient, study, simulation = (
+        feature[name].bytes_list.value[0].decode() for name in _TEXTS
+    )
+    ends = feature["source_windows"].float_list.value
+    first, *more = zip(ends[::2], ends[1::2], strict=True)
     return samples.Sample(
-        feature["patient"].bytes_list.value[0].decode(),
+        patient,
         feature["slice_index"].int64_list.value[0],
         image("source", "<f4", channels),
         image("target", "<f4", 1),
         image("mask", np.uint8).astype(bool),
-        tuple(feature["source_window"].float_list.value),
+        first,
         tuple(feature["target_window"].float_list.value),
+        study,
+        tuple(more),
+        simulation,
     )
 
 
@@ -133,7 +135,10 @@ def parse_images(
     Returns:
       float32 [size, size, source_channels] and [size, size, 1].
     """
-    wanted = {name: _FEATURES[name] for name in ("source", "target")}
+    wanted = {
+        name: tf.io.FixedLenFeature([], tf.string)
+        for name in ("source", "target")
+    }
     parsed = tf.io.parse_single_example(record, wanted)
     source = tf.io.decode_raw(parsed["source"], tf.float32)
     target = tf.io.decode_raw(parsed["target"], tf.float32)
@@ -143,21 +148,73 @@ def parse_images(
     )
 
 
-class Writer:
-    """Writes a data set so that it is there whole or not at all.
+def write_shard(
+    path: pathlib.Path, study: Iterable[samples.Sample]
+) -> dict[str, str | int]:
+    """Writes the slices of a study, whole or not at all.
 
-    Everything goes to `<folder>.incomplete-<random>`; `finish` writes
-    `dataset.json` and renames the folder. Leaving the `with` block without
-    `finish` removes it.
+    Returns:
+      What `dataset.json` says of a shard: `num_records`, `num_bytes`,
+      `sha256`; and the `patient`.
+
+    Raises:
+      errors.ResourceError: the disk is full or the folder not writable.
+    """
+    unfinished = path.with_name(f"{path.name}.tmp")
+    patient, num_records = "", 0
+    try:
+        with tf.io.TFRecordWriter(str(unfinished), COMPRESSION) as writer:
+            for sample in study:
+                writer.write(encode(sample))
+                patient, num_records = sample.patient, num_records + 1
+        os.replace(unfinished, path)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or error.message
+        raise errors.ResourceError(
+            f"Cannot write records to {path.parent} ({reason}); free some "
+            "space."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    return {"patient": patient, "num_records": num_records, **_digest(path)}
+
+
+def is_whole(path: pathlib.Path, shard: dict) -> bool:
+    """Whether a shard is there as `write_shard` left it, to the last bit."""
+    try:
+        found = _digest(path)
+    except OSError:
+        return False
+    return all(found[name] == shard[name] for name in found)
+
+
+def _digest(path: pathlib.Path) -> dict[str, str | int]:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        return {"num_bytes": file.tell(), "sha256": digest.hexdigest()}
+
+
+class Writer:
+    """Makes a data set out of the shards of its studies.
+
+    Everything goes to `<folder>.incomplete`; `finish` writes `dataset.json`
+    and renames the folder. Where it is left without `finish`, shards stay
+    that have a JSON file beside them, for the next attempt to take over.
 
     Example:
       with records.Writer("data/mr_ct", "mr_ct") as writer:
-          writer.add("train", sample)
+          writer.add("train", samples_of_a_patient)
           writer.finish({"task": "mr_ct"})
 
     Args:
       folder: the data set to be; must not exist, or be empty.
       name: first part of the shards' names.
+
+    Attributes:
+      work: where the shards are until then.
 
     Raises:
       errors.ResourceError: the folder is in use or cannot be written.
@@ -174,65 +231,62 @@ class Writer:
                 f"{folder} exists and is not empty; expected a new folder for "
                 "the records: choose another, or remove it."
             )
-        self._work = self._folder.with_name(
-            f"{self._folder.name}.incomplete-{secrets.token_hex(4)}"
-        )
-        self._writers = {}
-        self._counts = {}
-        self._slices = dict.fromkeys(NUM_SHARDS, 0)
-        self._patients = {split: [] for split in NUM_SHARDS}
+        self.work = self._folder.with_name(f"{self._folder.name}.incomplete")
+        self._shards = {split: [] for split in SPLITS}
 
     def __enter__(self) -> Writer:
-        self._made = [f for f in self._work.parents if not os.path.exists(f)]
+        self._made = [f for f in self.work.parents if not os.path.exists(f)]
         try:
-            self._work.mkdir(parents=True)
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.work / "lock", "w")
         except OSError as error:
             raise errors.ResourceError(
                 f"{self._folder} cannot be made "
                 f"({error.strerror}); choose another folder."
             ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise errors.ResourceError(
+                f"{self._folder} is being prepared by another process; wait "
+                "for it, or choose another folder."
+            ) from error
         return self
 
     def __exit__(self, *exception) -> None:
-        for writer in self._writers.values():
-            # Because on a full disk closing fails for the same reason.
-            with contextlib.suppress(tf.errors.OpError):
-                writer.close()
-        shutil.rmtree(self._work, ignore_errors=True)
-        # Nothing is left of a data set that was not finished.
+        if os.path.isdir(self.work):
+            for file in list(self.work.iterdir()):
+                both = (".json", f".{SHARD_SUFFIX}")
+                if file.suffix not in both or not all(
+                    os.path.exists(file.with_suffix(suffix)) for suffix in both
+                ):
+                    file.unlink(missing_ok=True)
+            if not any(self.work.iterdir()):
+                self.work.rmdir()
+        self._lock.close()
+        # Nothing is left of a data set of which nothing was finished.
         for folder in self._made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def add(self, split: str, sample: samples.Sample) -> None:
-        """Appends one sample to a split."""
-        key = split, self._slices[split] % NUM_SHARDS[split]
-        if key not in self._writers:
-            self._writers[key] = tf.io.TFRecordWriter(
-                str(self._work / f"{split}-{key[1]}"), COMPRESSION
-            )
-            self._counts[key] = 0
-        try:
-            self._writers[key].write(encode(sample))
-        except tf.errors.OpError as error:
-            raise errors.ResourceError(
-                f"Cannot write records beside {self._folder} "
-                f"({error.message}); free some space."
-            ) from error
-        self._counts[key] += 1
-        self._slices[split] += 1
-        if sample.patient not in self._patients[split]:
-            self._patients[split].append(sample.patient)
+    def add(self, split: str, study: Iterable[samples.Sample]) -> None:
+        """Writes the slices of one study to a split."""
+        number = sum(map(len, self._shards.values()))
+        path = self.work / f"{number:05d}.{SHARD_SUFFIX}"
+        self.take(split, path, write_shard(path, study))
+
+    def take(self, split: str, path: pathlib.Path, shard: dict) -> None:
+        """Takes over what `write_shard` wrote to `path`, in `work`."""
+        self._shards[split].append((path, shard))
 
     def finish(self, facts: dict) -> Dataset:
-        """Closes the shards, writes `dataset.json`, gives the final name.
+        """Writes `dataset.json` and gives the final names.
 
         Args:
           facts: what else `dataset.json` shall say; must be JSON.
         """
-        for writer in self._writers.values():
-            writer.close()
-        splits = {split: self._finish_split(split) for split in NUM_SHARDS}
+        splits = {split: self._finish_split(split) for split in SPLITS}
         fingerprint = hashlib.sha256(
             "".join(
                 shard["sha256"]
@@ -248,32 +302,32 @@ class Writer:
             "splits": splits,
         }
         text = json.dumps(info, indent=1, allow_nan=False)
-        (self._work / INFO_FILE).write_text(text + "\n")
+        shards = {
+            s["name"] for split in splits.values() for s in split["shards"]
+        }
+        for file in self.work.iterdir():
+            if file.name not in shards:
+                file.unlink()
+        (self.work / INFO_FILE).write_text(text + "\n")
         if self._folder.exists():
             self._folder.rmdir()
-        os.rename(self._work, self._folder)
+        os.rename(self.work, self._folder)
         return Dataset(self._folder, info)
 
     def _finish_split(self, split: str) -> dict:
-        keys = [key for key in self._writers if key[0] == split]
+        found = self._shards[split]
         shards = []
-        for number, key in enumerate(keys):
+        for number, (path, facts) in enumerate(found):
             name = (
-                f"{self._name}-{split}.tfrecord-{number:05d}-of-{len(keys):05d}"
+                f"{self._name}-{split}.{SHARD_SUFFIX}-{number:05d}-of-"
+                f"{len(found):05d}"
             )
-            path = self._work / name
-            os.rename(self._work / f"{key[0]}-{key[1]}", path)
-            shards.append(
-                {
-                    "name": name,
-                    "num_records": self._counts[key],
-                    "num_bytes": path.stat().st_size,
-                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                }
-            )
+            os.rename(path, self.work / name)
+            shards.append({"name": name, **facts})
+            del shards[-1]["patient"]
         return {
-            "num_slices": self._slices[split],
-            "patients": self._patients[split],
+            "num_slices": sum(shard["num_records"] for shard in shards),
+            "patients": list(dict.fromkeys(f["patient"] for _, f in found)),
             "shards": shards,
         }
 
@@ -308,7 +362,7 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
     try:
         shards = [
             (folder / shard["name"], shard["num_bytes"])
-            for split in NUM_SHARDS
+            for split in SPLITS
             for shard in info["splits"][split]["shards"]
         ]
     except (KeyError, TypeError) as error:
@@ -333,7 +387,7 @@ def check_task(dataset: Dataset, task: tasks.Task) -> None:
             f"{dataset.folder} was prepared for --task={info['task']}, got "
             f"--task={task.name}; give that task or other records."
         )
-    if not tasks.is_stored_as(task, info["task_row"], info["voxel_size_mm"]):
+    if tasks.restored(info["task_row"]) is None:
         raise errors.DataError(
             f"{dataset.folder} was prepared when the row of task {task.name} "
             "was another (windows, modalities or simulator); remove it or "

@@ -23,8 +23,12 @@ class Sample:
       target: float32 in [-1, 1], shape [H, W, 1].
       mask: bool, shape [H, W]: True inside the source's field of view and
         where the target has data; False in padding.
-      source_window: (low, high) in the source's unit, shown as -1 and 1.
+      source_window: (low, high) in the unit of the source's first channel,
+        shown as -1 and 1.
       target_window: the same of the target.
+      study: tells the studies of a patient apart; empty if there is one.
+      more_source_windows: (low, high) of the source's further channels.
+      simulation: parameters of the simulator, JSON; empty if there is none.
 
     Raises:
       DataError: shapes do not fit, the mask is not bool, a window is empty,
@@ -38,6 +42,9 @@ class Sample:
     mask: np.ndarray
     source_window: tuple[float, float]
     target_window: tuple[float, float]
+    study: str = ""
+    more_source_windows: tuple[tuple[float, float], ...] = ()
+    simulation: str = ""
 
     def __post_init__(self):
         height_width = self.mask.shape
@@ -52,7 +59,7 @@ class Sample:
                 f"{self.mask.dtype} mask {height_width} of {self.name} do not "
                 "fit; expected [H, W, C], [H, W, 1] and bool [H, W]."
             )
-        for low, high in (self.source_window, self.target_window):
+        for low, high in (*self.source_windows, self.target_window):
             if not low < high:
                 raise errors.DataError(
                     f"A window of {self.name} goes from {low} to {high}; "
@@ -62,9 +69,15 @@ class Sample:
         check_range(self.target, "target", self.name)
 
     @property
+    def source_windows(self) -> tuple[tuple[float, float], ...]:
+        """(low, high) of each channel of the source, in its unit."""
+        return (self.source_window, *self.more_source_windows)
+
+    @property
     def name(self) -> str:
         """The slice in words, for messages."""
-        return f"slice {self.slice_index} of patient {self.patient}"
+        of_study = f", study {self.study}" if self.study else ""
+        return f"slice {self.slice_index} of patient {self.patient}{of_study}"
 
 
 def check_range(image: np.ndarray, what: str, where: str) -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import nibabel as nib
 import numpy as np
+
+from medgan_tf import errors
+
+# A header can declare any size in a few bytes: refuse before reading.
+MAX_GB = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,3 +63,26 @@ class Volume:
         )
         difference = corners @ (self.affine - other.affine).T
         return bool(np.abs(difference).max() <= tolerance_mm)
+
+
+def checked_count(where: object, shape: tuple[int, ...], itemsize: int) -> int:
+    """Number of voxels that a header declares, refused if memory is in danger.
+
+    Args:
+      where: the file, for the message.
+      shape: voxels along each axis.
+      itemsize: bytes of a stored voxel.
+
+    Raises:
+      DataError: more than MAX_GB as stored or as float32.
+    """
+    count = math.prod(int(n) for n in shape)
+    gigabytes = count * max(itemsize, 4) / 1e9
+    if gigabytes > MAX_GB:
+        raise errors.refusal(
+            where,
+            f"{' x '.join(map(str, shape))} voxels, {gigabytes:.1f} GB",
+            f"at most {MAX_GB} GB",
+            "crop it, or check its header",
+        )
+    return count

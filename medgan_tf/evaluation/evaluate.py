@@ -50,12 +50,14 @@ class Score:
       slice_index: as in `Sample`.
       image: "translated", "source", or the name of a baseline.
       values: one number per entry of `metrics.METRICS`, under its name.
+      study: as in `Sample`.
     """
 
     patient: str
     slice_index: int
     image: str
     values: dict[str, float]
+    study: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Example:
       source_window: as in `Sample`.
       target_window: as in `Sample`.
       ssim: SSIM of `translated`.
+      study: as in `Sample`.
     """
 
     patient: str
@@ -98,6 +101,7 @@ class Example:
     source_window: tuple[float, float]
     target_window: tuple[float, float]
     ssim: float
+    study: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +159,7 @@ def score_slices(
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
     baselines = dict(baselines or {})
     if score_source:
-        baselines = {"source": _middle_channel, **baselines}
+        baselines = {"source": _first_channel, **baselines}
 
     rows, num_skipped = [], 0
     for batch in _batches(samples, batch_size):
@@ -176,6 +180,7 @@ def score_slices(
                         sample.slice_index,
                         name,
                         _compare(image, sample),
+                        sample.study,
                     )
                 )
     if not rows:
@@ -204,7 +209,7 @@ def summarise(rows: Iterable[Score]) -> dict[str, ImageSummary]:
 
 def choose_examples(
     rows: Iterable[Score], *, num_patients: int = 4
-) -> dict[tuple[str, int], str]:
+) -> dict[tuple[str, str, int], str]:
     """Which slices to look at: two per patient, without favour.
 
     Args:
@@ -213,18 +218,18 @@ def choose_examples(
         lowest mean SSIM to the one with the highest.
 
     Returns:
-      (patient, slice_index) -> "median" or "worst": the slices of median and
+      (patient, study, slice_index) -> "median" or "worst": the slices of median and
       of lowest SSIM of each chosen patient. A single slice is the median.
     """
     by_patient = collections.defaultdict(list)
     for row in rows:
         if row.image == "translated":
             by_patient[row.patient].append(
-                (row.values["ssim"], row.slice_index)
+                (row.values["ssim"], row.study, row.slice_index)
             )
     patients = sorted(
         by_patient,
-        key=lambda patient: np.mean([ssim for ssim, _ in by_patient[patient]]),
+        key=lambda patient: np.mean([ssim for ssim, *_ in by_patient[patient]]),
     )
     last = len(patients) - 1
     positions = np.linspace(0, last, min(num_patients, len(patients)))
@@ -232,16 +237,16 @@ def choose_examples(
     for position in positions:
         patient = patients[round(position)]
         ranked = sorted(by_patient[patient])
-        chosen[patient, ranked[len(ranked) // 2][1]] = "median"
+        chosen[(patient, *ranked[len(ranked) // 2][1:])] = "median"
         if len(ranked) > 1:
-            chosen[patient, ranked[0][1]] = "worst"
+            chosen[(patient, *ranked[0][1:])] = "worst"
     return chosen
 
 
 def translate_examples(
     samples: Iterable[Sample],
     translate: Translate,
-    chosen: Mapping[tuple[str, int], str],
+    chosen: Mapping[tuple[str, str, int], str],
 ) -> list[Example]:
     """Translates the chosen slices once more, to show them.
 
@@ -262,7 +267,7 @@ def translate_examples(
     """
     examples = {}
     for sample in samples:
-        key = (sample.patient, sample.slice_index)
+        key = (sample.patient, sample.study, sample.slice_index)
         if key not in chosen or key in examples or not _is_scorable(sample):
             continue
         translated = _checked_image(
@@ -288,9 +293,9 @@ def _batches(
         yield batch
 
 
-def _middle_channel(sample: Sample) -> np.ndarray:
-    """The slice itself, where neighbours are given as further channels."""
-    return sample.source[:, :, sample.source.shape[2] // 2]
+def _first_channel(sample: Sample) -> np.ndarray:
+    """The source that decides on the grid, without the further ones."""
+    return sample.source[:, :, 0]
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice]:
@@ -368,13 +373,14 @@ def _example(sample: Sample, translated: np.ndarray, kind: str) -> Example:
         patient=sample.patient,
         slice_index=sample.slice_index,
         kind=kind,
-        source=_physical(_middle_channel(sample)[box], sample.source_window),
+        source=_physical(_first_channel(sample)[box], sample.source_window),
         translated=_physical(translated[box], sample.target_window),
         target=_physical(sample.target[:, :, 0][box], sample.target_window),
         mask=sample.mask[box],
         source_window=sample.source_window,
         target_window=sample.target_window,
         ssim=_compare(translated, sample)["ssim"],
+        study=sample.study,
     )
 
 

@@ -76,10 +76,11 @@ def write_scores(
     names = list(metrics.METRICS)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient", "slice_index", "image", *names])
+    writer.writerow(["patient", "study", "slice_index", "image", *names])
     for row in rows:
         values = [row.values[name] for name in names]
-        writer.writerow([row.patient, row.slice_index, row.image, *values])
+        who = [row.patient, row.study, row.slice_index]
+        writer.writerow([*who, row.image, *values])
     _write(csv_path, text.getvalue().encode())
 
     content = {
@@ -347,7 +348,7 @@ def _draw_row(
     error_image = row[3].imshow(error, cmap="RdBu_r", vmin=-limit, vmax=limit)
 
     row[0].set_ylabel(
-        f"{example.patient}\nslice {example.slice_index}\n"
+        f"{example.patient} {example.study}\nslice {example.slice_index}\n"
         f"({example.kind} SSIM)",
         # Because a dollar sign in a patient's name is no formula.
         parse_math=False,

@@ -42,13 +42,14 @@ def export(
 
     The signature `serving_default` takes `source`, float32
     [B, 256, 256, C] in the source's unit, and, where the source has no fixed
-    window (MR), `source_scale`, float32 [B], the robust maximum of the volume
-    that each slice is from. It gives `translated`, [B, 256, 256, 1] in the
+    window (MR), `source_scale`, float32 [B], or [B, number of such channels]
+    where there are several: the robust maximum of the volume that each slice
+    is from. It gives `translated`, [B, 256, 256, 1] in the
     target's unit.
 
     Args:
       run: from `checkpoint.load_run`.
-      task: the row, with the voxel size of the run's data.
+      task: the row, as the run's data was prepared.
       output_dir: folder of the model; servers pick the highest version.
       version: a whole number, new in that folder.
       which: "best" or "last" checkpoint.
@@ -102,8 +103,9 @@ def _signature(task: tasks.Task, channels: int) -> list[tf.TensorSpec]:
     specs = [
         tf.TensorSpec([None, size, size, channels], tf.float32, name="source")
     ]
-    if task.source.window is None:
-        specs.append(tf.TensorSpec([None], tf.float32, name="source_scale"))
+    if scaled := predict.scaled_channels(task):
+        shape = [None] if len(scaled) == 1 else [None, len(scaled)]
+        specs.append(tf.TensorSpec(shape, tf.float32, name="source_scale"))
     return specs
 
 
@@ -119,24 +121,38 @@ def _physical(generator: casnet.CasNet, task: tasks.Task):
         source = tf.debugging.assert_all_finite(
             source, "source has values that are not finite"
         )
-        if source_scale is None:
-            source_window = task.source.window
-        else:
+        if source_scale is not None:
             tf.debugging.assert_positive(
                 source_scale, "source_scale must be above 0"
             )
             source_scale = tf.debugging.assert_all_finite(
                 source_scale, "source_scale has values that are not finite"
             )
-            high = tf.reshape(source_scale, [-1, 1, 1, 1])
-            source_window = tf.zeros_like(high), high
-        target_window = source_window
-        if task.target != task.source:
-            target_window = task.target.window
-        low, high = source_window
-        scaled = (source - low) * (2 / (high - low)) - 1
+        # Each [1 or B, 1, 1, 1].
+        lows, highs, scales = [], [], 0
+        for modality in task.sources:
+            if modality.window is None:
+                scale = tf.reshape(source_scale, [tf.shape(source)[0], -1])
+                highs.append(scale[:, scales, None, None, None])
+                lows.append(tf.zeros_like(highs[-1]))
+                scales += 1
+            else:
+                for ends, end in zip(
+                    (lows, highs), modality.window, strict=True
+                ):
+                    ends.append(tf.reshape(end, [1, 1, 1, 1]))
+        channels = [
+            (channel - low) * (2 / (high - low)) - 1
+            for channel, low, high in zip(
+                tf.split(source, channels, axis=-1), lows, highs, strict=True
+            )
+        ]
+        scaled = tf.concat(channels, axis=-1)
         translated = generator(tf.clip_by_value(scaled, -1.0, 1.0))
-        low, high = target_window
+        if task.target == task.source:
+            low, high = lows[0], highs[0]
+        else:
+            low, high = task.target.window
         return {"translated": (translated + 1) * ((high - low) / 2) + low}
 
     return serve
@@ -146,9 +162,7 @@ def _info(run: checkpoint.Run, task: tasks.Task, step: int) -> dict:
     return {
         "task": task.name,
         "title": task.title,
-        "source": dataclasses.asdict(task.source),
-        "target": dataclasses.asdict(task.target),
-        "voxel_size_mm": task.voxel_size_mm,
+        "task_row": tasks.as_stored(task),
         "slice_size": preprocess.SLICE_SIZE,
         "orientation": "rows anterior to posterior, columns right to left",
         "method": dataclasses.asdict(run.method),

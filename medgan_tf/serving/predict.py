@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -32,17 +32,13 @@ class Model:
     Attributes:
       loaded: holds the variables, which a signature alone does not keep.
       translate: the signature `serving_default`.
-      source: modality that it takes.
-      target: modality that it gives.
-      voxel_size_mm: grid on which its training slices were cut.
+      task: what it takes and gives, and how its slices were cut.
       info: `medgan.json` as a dict.
     """
 
     loaded: object
     translate: Callable[..., dict[str, tf.Tensor]]
-    source: tasks.Modality
-    target: tasks.Modality
-    voxel_size_mm: tuple[float | None, float | None, float | None]
+    task: tasks.Task
     info: dict
 
 
@@ -58,17 +54,7 @@ def load(folder: str | os.PathLike) -> Model:
     version = _version_folder(pathlib.Path(folder))
     try:
         info = json.loads((version / INFO_FILE).read_text())
-        source, target = (
-            tasks.Modality(
-                **{
-                    **info[side],
-                    "window": info[side]["window"]
-                    and tuple(info[side]["window"]),
-                }
-            )
-            for side in ("source", "target")
-        )
-        voxel_size_mm = tuple(info["voxel_size_mm"])
+        task = tasks.from_stored(info["task_row"])
         loaded = tf.saved_model.load(str(version))
         translate = loaded.signatures[SIGNATURE]
     except (
@@ -83,32 +69,34 @@ def load(folder: str | os.PathLike) -> Model:
             f"({str(error).splitlines()[0]}); export it again with export.py."
         ) from error
 
-    return Model(loaded, translate, source, target, voxel_size_mm, info)
+    return Model(loaded, translate, task, info)
 
 
 def translate_volume(
     model: Model,
-    volume: volumes.Volume,
+    sources: Sequence[volumes.Volume],
     *,
     batch_size: int = 4,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> volumes.Volume:
-    """Translates every slice of a volume.
+    """Translates every slice of a patient's volume or volumes.
 
     Args:
       model: from `load`.
-      volume: of the model's source modality, in its unit, in any orientation.
+      sources: one of each modality that the model takes, in its unit, in any
+        orientation; the first decides on the grid.
       batch_size: slices at a time.
       progress: wraps the iteration over batches, such as tqdm.
 
     Returns:
-      A volume in the target's unit with the shape and affine of the source's;
+      A volume in the target's unit with the shape and affine of the first;
       the target's value of air where nothing was translated.
 
     Raises:
       errors.DataError: the volume is empty, or larger than a slice.
     """
-    cut = preprocess.cut(volume, model.source, model.voxel_size_mm)
+    cut = preprocess.cut(sources, model.task)
+    scales = [cut.windows[i][1] for i in scaled_channels(model.task)]
     translated = np.empty(cut.slices.shape[:3], np.float32)
     # A GPU works on a batch while the one before is fetched from it.
     under_way = collections.deque()
@@ -120,16 +108,22 @@ def translate_volume(
     for first in progress(range(0, len(cut.slices), batch_size)):
         batch = cut.slices[first : first + batch_size]
         inputs = {"source": tf.constant(batch)}
-        if model.source.window is None:
-            inputs["source_scale"] = tf.fill([len(batch)], cut.window[1])
+        if scales:
+            each = scales[0] if len(scales) == 1 else scales
+            inputs["source_scale"] = tf.constant([each] * len(batch))
         under_way.append((first, model.translate(**inputs)["translated"]))
         if len(under_way) > 1:
             fetch()
     while under_way:
         fetch()
     return preprocess.from_slices(
-        translated, cut.geometry, fill=model.target.air
+        translated, cut.geometry, fill=model.task.target.air
     )
+
+
+def scaled_channels(task: tasks.Task) -> list[int]:
+    """Channels of the source whose scale is the volume's own (MR)."""
+    return [i for i, m in enumerate(task.sources) if m.window is None]
 
 
 def translate_many(

@@ -62,6 +62,10 @@ class Run:
     data: dict
     versions: dict
 
+    def restored_task(self) -> tasks.Task | None:
+        """The task on the run's data; see `tasks.restored`."""
+        return tasks.restored(self.data["task_row"])
+
     def save(self) -> None:
         """Makes the folder and writes run.json, whole or not at all.
 
@@ -108,7 +112,6 @@ def open_run(
                     "is_simulated",
                     "source_channels",
                     "target_channels",
-                    "voxel_size_mm",
                     "task_row",
                 )
             },
@@ -150,11 +153,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
             content["data"],
             content["versions"],
         )
-        is_same_task = tasks.is_stored_as(
-            tasks.TASKS[run.task],
-            run.data["task_row"],
-            run.data["voxel_size_mm"],
-        )
+        is_same_task = run.restored_task() is not None
     except FileNotFoundError as error:
         raise errors.ArtefactError(
             f"--workdir={workdir} holds no {RUN_FILE}; expected the folder of "

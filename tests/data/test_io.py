@@ -203,10 +203,11 @@ def test_a_bomb_is_refused_before_it_unfolds(tmp_path):
 def test_missing_file_folder_and_unknown_suffix_are_told(tmp_path):
     with pytest.raises(errors.DataError, match="no such file"):
         io.read_volume(tmp_path / "a.nii")
+    (tmp_path / "a.jpg").touch()
     with pytest.raises(errors.DataError, match=r"\.nii or \.nii\.gz"):
-        io.read_volume(tmp_path / "a.png")
+        io.read_volume(tmp_path / "a.jpg")
     (tmp_path / "folder.nii").mkdir()
-    with pytest.raises(errors.ResourceError, match=r"folder\.nii"):
+    with pytest.raises(errors.DataError, match=r"folder\.nii.*DICOM"):
         io.read_volume(tmp_path / "folder.nii")
 
 

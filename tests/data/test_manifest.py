@@ -40,10 +40,10 @@ def test_paths_are_relative_to_the_manifest_and_a_source_may_be_left_out(
 ):
     path = study(HEADER + "ann,ann/MR.nii,ann/CT.nii\nbob,,bob/CT.nii\n")
     assert manifest.read_csv(path) == [
-        manifest.Pair(
-            "ann", tmp_path / "ann" / "MR.nii", tmp_path / "ann" / "CT.nii"
+        manifest.Study(
+            "ann", (tmp_path / "ann" / "MR.nii",), tmp_path / "ann" / "CT.nii"
         ),
-        manifest.Pair("bob", None, tmp_path / "bob" / "CT.nii"),
+        manifest.Study("bob", (), tmp_path / "bob" / "CT.nii"),
     ]
 
 
@@ -53,7 +53,7 @@ def test_other_columns_quotes_and_the_mark_of_a_spreadsheet_do_no_harm(study):
         b'"ann/CT.nii",54, ann ,ann/MR.nii\r\n\r\n'
     )
     (pair,) = manifest.read_csv(path)
-    assert (pair.patient, pair.source.name, pair.target.name) == (
+    assert (pair.patient, pair.sources[0].name, pair.target.name) == (
         "ann",
         "MR.nii",
         "CT.nii",
@@ -112,15 +112,15 @@ def test_a_link_that_leads_to_itself_does_not_exist(study, tmp_path):
 
 
 def test_patterns_pair_the_files_of_each_folder(study, tmp_path):
-    pairs = manifest.match_globs(tmp_path, "*/MR.nii", "*/CT.nii")
+    pairs = manifest.match_globs(tmp_path, ["*/MR.nii"], "*/CT.nii")
     assert [pair.patient for pair in pairs] == ["ann", "bob"]
-    assert all(pair.source.name == "MR.nii" for pair in pairs)
+    assert all(pair.sources[0].name == "MR.nii" for pair in pairs)
     assert all(pair.patient in pair.target.parts for pair in pairs)
 
 
 def test_without_a_source_pattern_every_source_is_simulated(study, tmp_path):
-    pairs = manifest.match_globs(tmp_path, None, "*/CT.nii")
-    assert [pair.source for pair in pairs] == [None, None]
+    pairs = manifest.match_globs(tmp_path, [], "*/CT.nii")
+    assert [pair.sources for pair in pairs] == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_patterns_that_do_not_pair_are_refused(
     study, tmp_path, source, target, words
 ):
     with pytest.raises(errors.DataError, match=words):
-        manifest.match_globs(tmp_path, source, target)
+        manifest.match_globs(tmp_path, [source], target)
 
 
 def test_an_input_folder_that_is_not_there_is_refused(tmp_path):
-    message = refusal(manifest.match_globs, tmp_path / "no", None, "*.nii")
+    message = refusal(manifest.match_globs, tmp_path / "no", [], "*.nii")
     assert "is not a folder" in message

@@ -1,6 +1,7 @@
 """Two volumes of a patient become pairs of slices, or are refused by name."""
 
 import dataclasses
+import json
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +21,7 @@ from medgan_tf.data import volume as volumes
 
 MR_CT = tasks.TASKS["mr_ct"]
 # Without interpolation a pixel of a slice is a voxel of the file.
-AS_STORED = tasks.with_voxel_size(MR_CT, (None, None, None))
+AS_STORED = tasks.adapted(MR_CT, voxel_size_mm=(None, None, None))
 DENOISE = tasks.TASKS["pet_denoise"]
 # 24 voxels in the middle of 256 pixels.
 INSIDE = slice(116, 140)
@@ -36,7 +37,8 @@ def with_array(volume, array):
 
 
 def prepare(task, source, target, patient="ann", seed=0):
-    return pairs.prepare(task, patient, source, target, seed)
+    images = pairs.Images(None if source is None else [source], target)
+    return pairs.prepare(task, patient, images, pairs.Options(seed=seed))
 
 
 def test_slices_without_body_are_dropped(images):
@@ -72,13 +74,13 @@ def test_the_window_leads_back_to_hounsfield_units(images):
 
 
 def test_training_and_prediction_cut_alike(images):
-    cut = preprocess.cut(images["MR"], MR_CT.source, MR_CT.voxel_size_mm)
+    cut = preprocess.cut([images["MR"]], MR_CT)
     prepared = prepare(MR_CT, images["MR"], images["CT"])
     for sample in prepared.samples:
-        assert sample.source_window == cut.window
+        assert sample.source_window == cut.windows[0]
         np.testing.assert_array_equal(
             sample.source,
-            preprocess.normalise(cut.slices[sample.slice_index], cut.window),
+            cut.normalised()[sample.slice_index],
         )
 
 
@@ -89,9 +91,11 @@ def test_training_and_prediction_cut_alike(images):
 def test_a_simulated_source_can_be_made_again_from_its_parameters(
     images, task, modality, simulator
 ):
-    row = tasks.with_voxel_size(tasks.TASKS[task], (None, None, None))
+    row = tasks.adapted(tasks.TASKS[task], voxel_size_mm=(None, None, None))
     prepared = prepare(row, None, images[modality])
-    parameters = simulator.Parameters(**prepared.parameters)
+    parameters = simulator.Parameters(
+        **json.loads(prepared.samples[0].simulation)
+    )
     again = simulator.apply(images[modality], parameters)
     sample = prepared.samples[0]
     expected = preprocess.normalise(again.array, sample.source_window)
@@ -103,7 +107,8 @@ def test_a_simulated_source_can_be_made_again_from_its_parameters(
 
 def test_what_is_drawn_depends_on_patient_and_seed_alone(images):
     def drawn(**changes):
-        return prepare(DENOISE, None, images["PET"], **changes).parameters
+        made = prepare(DENOISE, None, images["PET"], **changes)
+        return made.samples[0].simulation
 
     assert drawn() == drawn()
     assert drawn() != drawn(patient="bob")
@@ -111,7 +116,8 @@ def test_what_is_drawn_depends_on_patient_and_seed_alone(images):
 
 
 def test_a_source_from_a_file_has_no_parameters(images):
-    assert prepare(MR_CT, images["MR"], images["CT"]).parameters is None
+    made = prepare(MR_CT, images["MR"], images["CT"])
+    assert made.samples[0].simulation == ""
 
 
 def test_the_mean_over_the_body_is_that_of_the_target(images):
@@ -160,15 +166,15 @@ def files(images, tmp_path):
                 # Not by our writer, which refuses what we want to read.
                 volume = nib.Nifti1Image(volume.array, volume.affine)
             nib.save(volume, tmp_path / f"{name}.nii.gz")
-        return manifest.Pair(
-            "ann", tmp_path / "MR.nii.gz", tmp_path / "CT.nii.gz"
+        return manifest.Study(
+            "ann", (tmp_path / "MR.nii.gz",), tmp_path / "CT.nii.gz"
         )
 
     return write
 
 
 def test_files_give_the_same_slices_as_volumes(images, files):
-    from_files = pairs.read_and_prepare(MR_CT, files(), 0)
+    from_files = pairs.prepare_study(MR_CT, pairs.Options(), files())
     direct = prepare(MR_CT, images["MR"], images["CT"])
     assert len(from_files.samples) == len(direct.samples) == 4
     # Because a NIfTI header rounds the affine to float32.
@@ -182,7 +188,7 @@ def test_files_give_the_same_slices_as_volumes(images, files):
 def test_an_image_of_one_value_is_refused_by_name(images, files, name, value):
     flat = with_array(images[name], np.full(images[name].shape, value))
     with pytest.raises(errors.DataError, match="in every voxel") as caught:
-        pairs.read_and_prepare(MR_CT, files(**{name: flat}), 0)
+        pairs.prepare_study(MR_CT, pairs.Options(), files(**{name: flat}))
     assert f"{name}.nii.gz: found {value:g} in" in str(caught.value)
 
 
@@ -191,14 +197,14 @@ def test_a_pair_of_different_places_is_refused_with_both_names(images, files):
     affine[:3, 3] += 1000.0
     away = volumes.Volume(images["CT"].array, affine)
     with pytest.raises(errors.DataError, match="CT.nii.gz covers 0% of .*MR"):
-        pairs.read_and_prepare(MR_CT, files(CT=away), 0)
+        pairs.prepare_study(MR_CT, pairs.Options(), files(CT=away))
 
 
 def test_a_series_of_volumes_is_refused_by_name(images, files):
     array = np.stack([images["MR"].array] * 3, axis=-1)
     series = nib.Nifti1Image(array, images["MR"].affine)
     with pytest.raises(errors.DataError, match="MR.nii.gz.*3 time points"):
-        pairs.read_and_prepare(MR_CT, files(MR=series), 0)
+        pairs.prepare_study(MR_CT, pairs.Options(), files(MR=series))
 
 
 def test_a_voxel_that_is_not_a_number_is_refused_by_name(images, files):
@@ -206,34 +212,35 @@ def test_a_voxel_that_is_not_a_number_is_refused_by_name(images, files):
     array[1, 2, 3] = np.nan
     holed = with_array(images["CT"], array)
     with pytest.raises(errors.DataError, match="CT.nii.gz.*NaN.*1, 2, 3"):
-        pairs.read_and_prepare(MR_CT, files(CT=holed), 0)
+        pairs.prepare_study(MR_CT, pairs.Options(), files(CT=holed))
 
 
 def test_a_damaged_file_is_refused_by_name(files):
     pair = files()
-    pair.source.write_bytes(pair.source.read_bytes()[:-9])
+    damaged = pair.sources[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
     with pytest.raises(errors.DataError, match="MR.nii.gz.*damaged gzip"):
-        pairs.read_and_prepare(MR_CT, pair, 0)
+        pairs.prepare_study(MR_CT, pairs.Options(), pair)
 
 
 def test_what_is_wrong_with_the_pair_names_both_files(images, files):
     air = with_array(images["CT"], np.minimum(images["CT"].array, -600))
     with pytest.raises(errors.DataError, match="MR.nii.gz and .*CT.nii.gz: no"):
-        pairs.read_and_prepare(MR_CT, files(CT=air), 0)
+        pairs.prepare_study(MR_CT, pairs.Options(), files(CT=air))
 
 
 def test_negative_activity_cannot_be_simulated(images, tmp_path):
     negative = with_array(images["PET"], images["PET"].array - 1)
     io.write_volume(tmp_path / "PET.nii", negative)
-    pair = manifest.Pair("ann", None, tmp_path / "PET.nii")
+    pair = manifest.Study("ann", (), tmp_path / "PET.nii")
     with pytest.raises(errors.DataError, match="PET.nii: PET values go down"):
-        pairs.read_and_prepare(DENOISE, pair, 0)
+        pairs.prepare_study(DENOISE, pairs.Options(), pair)
 
 
 def test_a_body_wider_than_a_slice_is_refused_with_a_remedy(images, files):
     fine = dataclasses.replace(MR_CT, voxel_size_mm=(0.5, 0.5, None))
     with pytest.raises(errors.DataError, match="larger --voxel_size_mm"):
-        pairs.read_and_prepare(fine, files(), 0)
+        pairs.prepare_study(fine, pairs.Options(), files())
 
 
 def test_what_the_source_does_not_show_is_air_in_the_target():
@@ -241,12 +248,8 @@ def test_what_the_source_does_not_show_is_air_in_the_target():
     source[:8] = 0  # resliced: no data there
     target = np.full((20, 20, 2), 40, np.float32)
     affine = np.diag([-1.0, -1.0, 3.0, 1.0])
-    prepared = pairs.prepare(
-        tasks.TASKS["mr_ct"],
-        "ann",
-        volumes.Volume(source, affine),
-        volumes.Volume(target, affine),
-        seed=0,
+    prepared = prepare(
+        MR_CT, volumes.Volume(source, affine), volumes.Volume(target, affine)
     )
     sample = prepared.samples[0]
     assert sample.mask.sum() == 12 * 20

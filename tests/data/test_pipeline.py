@@ -19,11 +19,11 @@ def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline") / "data"
     rng = np.random.default_rng(0)
     with records.Writer(folder, "mr_ct") as writer:
+        slices = []
         for k in range(NUM_SLICES):
             image = rng.uniform(-1, 1, [8, 8, 1]).astype(np.float32)
             image[0, 0] = k / 100
-            writer.add(
-                "train",
+            slices.append(
                 samples.Sample(
                     f"patient{k % 3}",
                     k,
@@ -33,8 +33,10 @@ def dataset(tmp_path_factory):
                     np.ones([8, 8], bool),
                     (0.0, 1.0),
                     (0.0, 1.0),
-                ),
+                )
             )
+        for patient in range(3):
+            writer.add("train", slices[patient::3])
         return writer.finish({"slice_size": 8, "source_channels": 1})
 
 

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from medgan_tf import errors, tasks
-from medgan_tf.data import manifest, pairs, phantom, prepare, records
+from medgan_tf.data import (
+    manifest,
+    pairs,
+    phantom,
+    prepare,
+    records,
+    workers,
+)
 from medgan_tf.data import split as splits
 
 TASK = tasks.TASKS["pet_denoise"]
@@ -26,12 +33,15 @@ def study(tmp_path_factory):
     for seed, name in enumerate(PATIENTS):
         pet = small_patient(2 * seed)["PET"]
         nib.save(nib.Nifti1Image(pet.array, pet.affine), folder / f"{name}.nii")
-    return [manifest.Pair(p, None, folder / f"{p}.nii") for p in PATIENTS]
+    return [manifest.Study(p, (), folder / f"{p}.nii") for p in PATIENTS]
 
 
-def run(study, folder, **settings):
+def run(study, folder, seed=0, **settings):
     split = splits.split_patients([pair.patient for pair in study], seed=3)
-    return prepare.prepare_files(TASK, study, folder, split=split, **settings)
+    options = pairs.Options(seed=seed)
+    return prepare.prepare(
+        TASK, study, folder, split=split, options=options, **settings
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +70,18 @@ def test_no_patient_is_on_two_sides(dataset):
 
 def test_dataset_json_says_what_was_done(study, dataset):
     info = dataset.info
-    assert (info["task"], info["seed"]) == ("pet_denoise", 0)
+    assert (info["task"], info["options"]["seed"]) == ("pet_denoise", 0)
     assert info["is_simulated"] and info["origin"] == "simulated source"
     assert info["num_dropped_slices"] == 0
     assert (info["slice_size"], info["source_channels"]) == (256, 1)
     assert info["target_unit"] == "SUV"
-    expected = pairs.read_and_prepare(TASK, study[1], 0).parameters
-    assert info["simulator_parameters"]["bob"] == expected
-    assert sorted(info["simulator_parameters"]) == sorted(PATIENTS)
 
 
 def test_the_mean_over_the_body_is_that_of_the_training_patients(
     study, dataset
 ):
     trained = [
-        pairs.read_and_prepare(TASK, pair, 0)
+        pairs.prepare_study(TASK, pairs.Options(), pair)
         for pair in study
         if pair.patient in dataset.patients("train")
     ]
@@ -105,7 +112,7 @@ def test_progress_sees_every_patient(study, tmp_path):
 
     def progress(patients):
         for patient in patients:
-            seen.append(patient.patient)
+            seen.append(patient["shard"]["patient"])
             yield patient
 
     run(study, tmp_path / "data", progress=progress)
@@ -115,11 +122,64 @@ def test_progress_sees_every_patient(study, tmp_path):
 @pytest.mark.parametrize(
     "workers", [1, pytest.param(2, marks=pytest.mark.slow)]
 )
-def test_a_file_that_is_refused_leaves_nothing_behind(study, tmp_path, workers):
+def test_after_a_file_that_is_refused_the_finished_studies_are_taken_over(
+    study, dataset, tmp_path, workers, monkeypatch
+):
     (tmp_path / "flat.nii").write_bytes(study[0].target.read_bytes()[:-4])
-    damaged = manifest.Pair("eve", None, tmp_path / "flat.nii")
+    damaged = manifest.Study("eve", (), tmp_path / "flat.nii")
     with pytest.raises(errors.DataError, match="flat.nii"):
         run([*study[:4], damaged], tmp_path / "data", workers=workers)
+    assert sorted(os.listdir(tmp_path)) == ["data.incomplete", "flat.nii"]
+    assert prepare.num_finished(tmp_path / "data") == 4
+    made = []
+
+    def prepare_study(task, options, item):
+        made.append(item.patient)
+        return original(task, options, item)
+
+    original = pairs.prepare_study
+    monkeypatch.setattr(pairs, "prepare_study", prepare_study)
+    again = run(study, tmp_path / "data")
+    assert made == ["eve"]
+    assert contents(again.folder) == contents(dataset.folder)
+
+
+def test_a_finished_shard_that_was_damaged_is_made_again(
+    study, dataset, tmp_path
+):
+    def stop(results):
+        yield next(results)
+        yield next(results)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path / "data", progress=stop)
+    work = tmp_path / "data.incomplete"
+    first = next(work.glob("*.tfrecord"))
+    first.write_bytes(first.read_bytes()[:-1])
+    again = run(study, tmp_path / "data")
+    assert contents(again.folder) == contents(dataset.folder)
+
+
+def test_other_options_do_not_take_over_what_was_finished(study, tmp_path):
+    def stop(results):
+        yield next(results)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path / "data", progress=stop)
+    other = run(study, tmp_path / "data", seed=1)
+    assert (
+        other.info["fingerprint"]
+        == (run(study, tmp_path / "fresh", seed=1).info["fingerprint"])
+    )
+
+
+def test_a_file_that_is_refused_first_leaves_nothing_behind(study, tmp_path):
+    (tmp_path / "flat.nii").write_bytes(study[0].target.read_bytes()[:-4])
+    damaged = manifest.Study("eve", (), tmp_path / "flat.nii")
+    with pytest.raises(errors.DataError, match="flat.nii"):
+        run([damaged, *study[:4]], tmp_path / "data")
     assert os.listdir(tmp_path) == ["flat.nii"]
 
 
@@ -134,7 +194,7 @@ def test_a_folder_that_is_in_use_is_refused_before_any_work(study, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_as_a_lack_of_memory():
     with pytest.raises(errors.ResourceError, match="fewer --workers"):
-        list(prepare._in_order(os._exit, [9], workers=2))
+        list(workers.map_in_order(os._exit, [9, 9], 2))
 
 
 def test_built_in_patients_are_heads_and_torsos(monkeypatch, tmp_path):
@@ -145,8 +205,10 @@ def test_built_in_patients_are_heads_and_torsos(monkeypatch, tmp_path):
         return small_patient(seed)
 
     monkeypatch.setattr(phantom, "patient", draw)
-    task = tasks.with_voxel_size(tasks.TASKS["mr_ct"], (None, None, None))
-    dataset = prepare.prepare_phantoms(task, 4, tmp_path / "data", seed=2)
+    task = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
+    dataset = prepare.prepare_phantoms(
+        task, 4, tmp_path / "data", options=pairs.Options(seed=2)
+    )
     assert sorted(s % 2 for s in drawn) == [0, 0, 1, 1]
     assert len(set(drawn)) == 4
     assert dataset.info["origin"] == "phantom" and dataset.info["is_simulated"]

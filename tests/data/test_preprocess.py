@@ -324,7 +324,7 @@ def test_air_may_be_cropped_and_comes_back_as_fill():
     body[11:18, 5] = True
     geometry = preprocess.place(source, grid, body, 10)
     # The middle of 11..17 is 14: columns 9..18; of row 5: rows 0..9.
-    assert geometry.offset == (-9, 0)
+    assert geometry.offsets == ((-9, 0),)
     slices = preprocess.to_slices(on_grid.array, geometry, fill=0.0)
     np.testing.assert_array_equal(slices[1], on_grid.array[9:19, 0:10, 1].T)
     back = preprocess.from_slices(slices, geometry, fill=-3.0)
@@ -485,19 +485,119 @@ def test_a_real_ct_and_mr_walk_there_and_back(shared_data):
         assert correlation[0, 1] > 0.99
 
 
+def task_of(*sources, **settings):
+    """To CT, on the grid of the first of `sources`."""
+    return tasks.Task(
+        "test",
+        "",
+        sources[0],
+        tasks.CT,
+        (None, None, None),
+        more_sources=sources[1:],
+        **settings,
+    )
+
+
 @pytest.mark.parametrize("modality", [tasks.MR, tasks.PET])
 def test_what_is_clearly_negative_is_no_mr_and_no_pet(modality):
     """A CT given as MR, or a volume that was made to mean 0 and SD 1."""
     values = np.random.default_rng(0).uniform(0, 10, (8, 8, 8))
     noisy = volume.Volume(np.float32(values - 0.2), np.eye(4))
-    preprocess.cut(noisy, modality, (None, None, None))
+    preprocess.cut([noisy], task_of(modality))
     normalised = volume.Volume(np.float32(values - 5), np.eye(4))
     with pytest.raises(errors.DataError, match="clearly below 0"):
-        preprocess.cut(normalised, modality, (None, None, None))
+        preprocess.cut([normalised], task_of(modality))
 
 
 def test_the_noise_of_air_below_the_window_of_ct_is_no_fault():
     values = np.random.default_rng(0).normal(-1000, 50, (8, 8, 8))
     values[2:6, 2:6, 2:6] = 40
     ct = volume.Volume(np.float32(values), np.eye(4))
-    preprocess.cut(ct, tasks.CT, (None, None, None))
+    preprocess.cut([ct], task_of(tasks.CT))
+
+
+def test_further_sources_are_brought_to_the_grid_of_the_first():
+    first = volume.Volume(
+        np.full((4, 6, 2), 7.0, np.float32), np.diag([-1.0, -1.0, 3.0, 1.0])
+    )
+    # The same field of view in other voxels, its axes turned about.
+    second = volume.Volume(
+        np.arange(12, dtype=np.float32).reshape(2, 3, 2),
+        np.diag([2.0, 2.0, 3.0, 1.0]),
+    )
+    second.affine[:3, 3] = -2.5, -4.5, 0.0
+    cut = preprocess.cut([first, second], task_of(tasks.PET, tasks.PET))
+    assert cut.slices.shape == (2, 256, 256, 2)
+    assert len(cut.windows) == 2 and cut.windows[0] == tasks.PET.window
+    ours = preprocess.resample(second, first, outside=0.0)
+    np.testing.assert_array_equal(
+        cut.slices[:, 125:131, 126:130, 1], ours.array.transpose(2, 1, 0)
+    )
+    normal = cut.normalised()
+    assert normal[0, 128, 128, 0] == np.float32(7 / 10 - 1)
+    assert normal[0, 0, 0].tolist() == [-1, -1]
+
+
+def large_body(width):
+    """A PET body of `width` x 100 px in a field of view of 420 x 120."""
+    x, y, z = np.indices((420, 120, 2), dtype=np.float32)
+    array = 2 + x / 100 + y / 200 + z
+    array[:20] = array[20 + width :] = array[:, :10] = array[:, 110:] = 0
+    return volume.Volume(array, np.diag([-1.0, -1.0, 3.0, 1.0]))
+
+
+def test_a_body_wider_than_a_slice_may_be_tiled_and_comes_back_whole():
+    source = large_body(380)
+    cut = preprocess.cut([source], task_of(tasks.PET, too_large="tile"))
+    # Two tiles of 256 px overlap by 132 of the body's 380; a quarter is 64.
+    assert cut.geometry.offsets == ((-20, 68), (-144, 68))
+    assert cut.slices.shape == (4, 256, 256, 1)
+    back = preprocess.from_slices(cut.slices[..., 0], cut.geometry, fill=0.0)
+    np.testing.assert_array_equal(back.affine, source.affine)
+    np.testing.assert_allclose(back.array, source.array, atol=1e-5)
+
+
+def test_where_tiles_differ_the_nearer_middle_weighs_more_and_no_seam_shows():
+    source = large_body(380)
+    cut = preprocess.cut([source], task_of(tasks.PET, too_large="tile"))
+    answer = np.zeros(cut.slices.shape[:3], np.float32)
+    answer[2:] = 1.0  # The second tile.
+    back = preprocess.from_slices(answer, cut.geometry, fill=0.0).array[
+        :, 60, 0
+    ]
+    # Tiles reach from 20 to 276 and from 144 to 400; they weigh the same
+    # where it is as far to both middles.
+    assert back[100] == 0 and back[390] == 1
+    assert back[209] + back[210] == pytest.approx(1, abs=1e-5)
+    steps = np.diff(back[20:400])
+    assert steps.min() >= 0 and steps.max() < 0.05
+
+
+def test_a_body_wider_than_a_slice_may_be_resampled_until_it_fits():
+    source = large_body(380)
+    cut = preprocess.cut([source], task_of(tasks.PET, too_large="resample"))
+    spacing = np.linalg.norm(cut.geometry.sliced.affine[:3, :3], axis=0)
+    # 380 mm on 254 px, alike in both directions; slices stay apart as before.
+    np.testing.assert_allclose(spacing, [380 / 254, 380 / 254, 3.0])
+    assert len(cut.geometry.offsets) == 1
+    back = preprocess.from_slices(cut.slices[..., 0], cut.geometry, fill=0.0)
+    inside = slice(25, 395), slice(15, 105)
+    np.testing.assert_allclose(
+        back.array[inside], source.array[inside], atol=0.02
+    )
+
+
+@pytest.mark.parametrize("too_large", tasks.TOO_LARGE)
+def test_a_body_that_fits_is_cut_the_same_whatever_is_said_of_larger_ones(
+    too_large,
+):
+    source = large_body(250)
+    cut = preprocess.cut([source], task_of(tasks.PET, too_large=too_large))
+    # The body's middle at 145 comes to the middle of the slice.
+    assert cut.geometry.offsets == ((-17, 68),)
+
+
+def test_a_wrong_number_of_sources_is_refused():
+    source = large_body(100)
+    with pytest.raises(errors.DataError, match="2 source images, expected 1"):
+        preprocess.cut([source, source], task_of(tasks.PET))

@@ -20,12 +20,28 @@ def make(patient: str, slice_index: int = 0) -> samples.Sample:
     mask = rng.random([4, 4]) < 0.5
     window = 0.0, float(np.float32(rng.uniform(1, 9)))
     return samples.Sample(
-        patient, slice_index, source, target, mask, window, (-1000.0, 2000.0)
+        patient,
+        slice_index,
+        source,
+        target,
+        mask,
+        window,
+        (-1000.0, 2000.0),
+        "first visit",
+        ((0.0, 20.0),),
+        '{"severity": 2}',
     )
 
 
 def assert_equal(first: samples.Sample, second: samples.Sample):
-    for name in ("patient", "slice_index", "source_window", "target_window"):
+    for name in (
+        "patient",
+        "slice_index",
+        "source_windows",
+        "target_window",
+        "study",
+        "simulation",
+    ):
         assert getattr(first, name) == getattr(second, name)
     for name in ("source", "target", "mask"):
         ours, theirs = getattr(first, name), getattr(second, name)
@@ -37,10 +53,10 @@ def assert_equal(first: samples.Sample, second: samples.Sample):
 def dataset(tmp_path):
     """19 slices of ann to train on, 2 of bob to test on."""
     with records.Writer(tmp_path / "data", "mr_ct") as writer:
-        for k in range(19):
-            writer.add("train", make("ann", k))
-        for k in range(2):
-            writer.add("test", make("bob", k))
+        for first in range(0, 19, 10):
+            numbers = range(first, min(first + 10, 19))
+            writer.add("train", [make("ann", k) for k in numbers])
+        writer.add("test", [make("bob", k) for k in range(2)])
         return writer.finish({"task": "mr_ct"})
 
 
@@ -70,7 +86,7 @@ def test_of_what_was_not_finished_no_folder_is_left(tmp_path):
         pytest.raises(ZeroDivisionError),
         records.Writer(tmp_path / "new" / "er" / "data", "mr_ct") as writer,
     ):
-        writer.add("train", make("ann"))
+        writer.add("train", [make("ann")])
         raise ZeroDivisionError
     assert names(tmp_path) == []
 
@@ -113,29 +129,68 @@ def test_dataset_json_tells_the_truth(dataset):
 
 def test_a_shard_says_which_of_how_many_it_is(dataset):
     shards = dataset.info["splits"]["train"]["shards"]
-    assert len(shards) == 16
-    assert shards[3]["name"] == "mr_ct-train.tfrecord-00003-of-00016"
+    assert len(shards) == 2
+    assert shards[1]["name"] == "mr_ct-train.tfrecord-00001-of-00002"
 
 
 @pytest.mark.parametrize("fault", [ValueError("a bug"), KeyboardInterrupt()])
 def test_a_writer_that_fails_leaves_nothing_behind(tmp_path, fault):
     with pytest.raises(type(fault)):
         with records.Writer(tmp_path / "data", "mr_ct") as writer:
-            writer.add("train", make("ann"))
+            writer.add("train", [make("ann")])
             raise fault
     assert names(tmp_path) == []
 
 
+def test_a_shard_that_has_a_note_beside_it_is_kept_for_the_next_attempt(
+    tmp_path,
+):
+    with records.Writer(tmp_path / "data", "mr_ct") as writer:
+        path = writer.work / "key.tfrecord"
+        shard = records.write_shard(path, [make("ann"), make("ann", 1)])
+        (writer.work / "key.json").touch()
+        (writer.work / "half.tfrecord.tmp").touch()
+    assert names(tmp_path / "data.incomplete") == ["key.json", "key.tfrecord"]
+    assert records.is_whole(tmp_path / "data.incomplete/key.tfrecord", shard)
+    with records.Writer(tmp_path / "data", "mr_ct") as writer:
+        writer.take("train", path, shard)
+        dataset = writer.finish({})
+    assert names(tmp_path) == ["data"]
+    assert dataset.num_slices("train") == 2
+    assert len(list(dataset.samples("train"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
+def test_a_shard_that_was_damaged_is_not_whole(tmp_path, damage):
+    path = tmp_path / "key.tfrecord"
+    shard = records.write_shard(path, [make("ann")])
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    {
+        "cut": lambda: path.write_bytes(path.read_bytes()[:-1]),
+        "flip": lambda: path.write_bytes(content),
+        "remove": path.unlink,
+    }[damage]()
+    assert not records.is_whole(path, shard)
+
+
+def test_two_processes_cannot_prepare_into_one_folder(tmp_path):
+    with records.Writer(tmp_path / "data", "mr_ct"):
+        with pytest.raises(errors.ResourceError, match="another process"):
+            with records.Writer(tmp_path / "data", "mr_ct"):
+                pass
+
+
 def test_a_writer_that_does_not_finish_leaves_nothing_behind(tmp_path):
     with records.Writer(tmp_path / "data", "mr_ct") as writer:
-        writer.add("train", make("ann"))
+        writer.add("train", [make("ann")])
     assert names(tmp_path) == []
 
 
 def test_facts_that_are_no_json_leave_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         with records.Writer(tmp_path / "data", "mr_ct") as writer:
-            writer.add("train", make("ann"))
+            writer.add("train", [make("ann")])
             writer.finish({"mean": float("nan")})
     assert names(tmp_path) == []
 
@@ -150,7 +205,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
 def test_an_empty_folder_becomes_the_data_set(tmp_path):
     (tmp_path / "data").mkdir()
     with records.Writer(tmp_path / "data", "mr_ct") as writer:
-        writer.add("train", make("ann"))
+        writer.add("train", [make("ann")])
         writer.finish({})
     assert names(tmp_path) == ["data"]
 
@@ -168,13 +223,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
     ("text", "words"),
     [
         ("", "cannot be read"),
-        ('{"schema_version": 1', "cannot be read"),
+        ('{"schema_version": 2', "cannot be read"),
         (b"\xff", "cannot be read"),
-        ("[]", "not of schema version 1"),
-        ("{}", "not of schema version 1"),
-        ('{"schema_version": 2}', "not of schema version 1"),
-        ('{"schema_version": 1}', "does not list its shards"),
-        ('{"schema_version": 1, "splits": 3}', "does not list its shards"),
+        ("[]", "not of schema version 2"),
+        ("{}", "not of schema version 2"),
+        ('{"schema_version": 1}', "not of schema version 2"),
+        ('{"schema_version": 2}', "does not list its shards"),
+        ('{"schema_version": 2, "splits": 3}', "does not list its shards"),
     ],
 )
 def test_a_dataset_json_that_says_nothing_is_refused(dataset, text, words):
@@ -193,7 +248,7 @@ def test_a_place_without_records_is_refused(tmp_path, place):
 
 
 def test_a_missing_shard_is_refused(dataset):
-    name = dataset.info["splits"]["train"]["shards"][5]["name"]
+    name = dataset.info["splits"]["train"]["shards"][1]["name"]
     (dataset.folder / name).unlink()
     with pytest.raises(errors.DataError, match=f"{name} has no bytes"):
         records.open_dataset(dataset.folder)

@@ -135,16 +135,16 @@ def test_source_and_baselines_are_scored_beside_the_translated_image():
     assert rows[0].values["mae"] == pytest.approx(250, rel=1e-5)
 
 
-def test_the_middle_channel_is_the_source_where_neighbours_are_given():
+def test_the_first_channel_is_the_source_where_further_ones_are_given():
     given = sample()
-    neighbour = np.full_like(given.target, -1)
+    other = np.full_like(given.target, -1)
     stacked = dataclasses.replace(
         given,
-        source=np.concatenate([neighbour, given.target, neighbour], axis=-1),
+        source=np.concatenate([given.target, other, other], axis=-1),
     )
 
     rows = evaluate.score_slices(
-        [stacked], lambda source: source[..., 1:2], score_source=True
+        [stacked], lambda source: source[..., :1], score_source=True
     ).rows
 
     assert rows[0].values["mse"] == 0
@@ -237,9 +237,9 @@ def test_the_median_and_the_worst_slice_of_each_patient_are_chosen():
     chosen = evaluate.choose_examples(rows)
 
     assert chosen == {
-        ("a", 2): "median",
-        ("a", 0): "worst",
-        ("b", 0): "median",
+        ("a", "", 2): "median",
+        ("a", "", 0): "worst",
+        ("b", "", 0): "median",
     }
 
 
@@ -248,14 +248,14 @@ def test_few_of_many_patients_span_the_worst_and_the_best():
 
     chosen = evaluate.choose_examples(rows, num_patients=3)
 
-    assert [patient for patient, _ in chosen] == ["p0", "p4", "p8"]
+    assert [patient for patient, *_ in chosen] == ["p0", "p4", "p8"]
 
 
 def test_examples_are_cut_to_the_box_in_physical_units():
     samples = [sample(slice_index=k) for k in range(3)]
 
     example = evaluate.translate_examples(
-        samples, add(0.1), {("a", 1): "median"}
+        samples, add(0.1), {("a", "", 1): "median"}
     )[0]
 
     assert example.target.shape == (20, 16)
@@ -271,4 +271,4 @@ def test_examples_are_cut_to_the_box_in_physical_units():
 
 def test_samples_that_can_be_read_only_once_are_noticed():
     with pytest.raises(errors.DataError, match="read twice"):
-        evaluate.translate_examples(iter([]), add(0), {("a", 1): "worst"})
+        evaluate.translate_examples(iter([]), add(0), {("a", "", 1): "worst"})

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 TINY = methods.override(methods.METHODS["pix2pix"], ["ngf=4", "ndf=4"])
 PET_CT = tasks.TASKS["pet_ct"]
-MR_MOTION = tasks.with_voxel_size(tasks.TASKS["mr_motion"], (1.0, 1.0, None))
+MR_MOTION = tasks.adapted(
+    tasks.TASKS["mr_motion"], voxel_size_mm=(1.0, 1.0, None)
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +153,11 @@ def test_the_graph_refuses_images_of_another_size(pet_ct, shape):
 def test_medgan_json_says_what_the_model_is_and_is_not_for(pet_ct):
     info = json.loads((pet_ct / "assets.extra/medgan.json").read_text())
     assert info["task"] == "pet_ct"
-    assert info["source"]["window"] == [0, 20]
-    assert info["source"]["unit"] == "SUV"
-    assert info["target"]["window"] == [-1000, 2000]
-    assert info["target"]["unit"] == "HU"
-    assert info["voxel_size_mm"] == [1, 1, 1]
+    assert info["task_row"]["source"]["window"] == [0, 20]
+    assert info["task_row"]["source"]["unit"] == "SUV"
+    assert info["task_row"]["target"]["window"] == [-1000, 2000]
+    assert info["task_row"]["target"]["unit"] == "HU"
+    assert info["task_row"]["voxel_size_mm"] == [1, 1, 1]
     assert info["slice_size"] == 256
     assert info["method"]["ngf"] == 4
     assert info["discriminator_steps"] == 6
@@ -168,11 +170,11 @@ def test_medgan_json_says_what_the_model_is_and_is_not_for(pet_ct):
 
 def test_a_loaded_model_knows_its_modalities_and_its_grid(pet_ct, mr_motion):
     model = predict.load(pet_ct)
-    assert (model.source, model.target) == (tasks.PET, tasks.CT)
-    assert model.voxel_size_mm == (1.0, 1.0, 1.0)
+    assert (model.task.source, model.task.target) == (tasks.PET, tasks.CT)
+    assert model.task.voxel_size_mm == (1.0, 1.0, 1.0)
     model = predict.load(mr_motion)
-    assert (model.source, model.target) == (tasks.MR, tasks.MR)
-    assert model.voxel_size_mm == (1.0, 1.0, None)
+    assert (model.task.source, model.task.target) == (tasks.MR, tasks.MR)
+    assert model.task.voxel_size_mm == (1.0, 1.0, None)
 
 
 def test_a_volume_goes_through_an_exported_model(mr_motion, generator):
@@ -180,7 +182,7 @@ def test_a_volume_goes_through_an_exported_model(mr_motion, generator):
     array = rng.uniform(0, 300, (20, 30, 3)).astype(np.float32)
     source = volume.Volume(array, np.diag([-1.0, -1.0, 5.0, 1.0]))
     result = predict.translate_volume(
-        predict.load(mr_motion), source, batch_size=2
+        predict.load(mr_motion), [source], batch_size=2
     )
     # 20 x 30 pixels lie in the middle of 256 x 256, columns first.
     window = 0, np.percentile(array[array > 0], 99.9)

@@ -28,7 +28,8 @@ def identity(source, source_scale=None):
 
 
 def make(source=tasks.MR, target=tasks.MR, size=KEEP, translate=identity):
-    return predict.Model(None, translate, source, target, size, {})
+    task = tasks.Task("test", "", source, target, size)
+    return predict.Model(None, translate, task, {})
 
 
 def noise(shape, affine, high=1000.0):
@@ -46,7 +47,7 @@ def test_the_identity_gives_the_source_back_to_the_bit(
     source = noise((9, 5, 14), OBLIQUE, high)
     assert source.orientation == "PSR"
     result = predict.translate_volume(
-        make(modality, modality), source, batch_size=batch_size
+        make(modality, modality), [source], batch_size=batch_size
     )
     np.testing.assert_array_equal(result.array, source.array)
     np.testing.assert_array_equal(result.affine, source.affine)
@@ -59,7 +60,7 @@ def test_on_another_grid_a_smooth_image_comes_back_on_its_own_voxels():
         np.float32(500 + 10 * x + 20 * y + 5 * z), OBLIQUE.copy()
     )
     result = predict.translate_volume(
-        make(size=(1.0, 1.0, None)), source, batch_size=2
+        make(size=(1.0, 1.0, None)), [source], batch_size=2
     )
     np.testing.assert_array_equal(result.affine, source.affine)
     assert result.shape == source.shape
@@ -81,7 +82,7 @@ def test_slices_are_seen_as_on_a_radiological_display():
     array = np.zeros((4, 6, 2), np.float32)
     array[0, 0, 1] = 7  # Right, anterior, superior.
     source = volume.Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
-    predict.translate_volume(make(translate=look), source)
+    predict.translate_volume(make(translate=look), [source])
     assert seen[0].shape == (2, 256, 256, 1)
     assert np.argwhere(seen[0]).tolist() == [[1, 125, 126, 0]]
 
@@ -97,7 +98,7 @@ def test_every_slice_of_an_mr_volume_gets_the_scale_of_the_volume():
     # 1 + 0.999 * 999 = 999.001.
     array = np.arange(1, 1001, dtype=np.float32).reshape(10, 20, 5)
     source = volume.Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
-    predict.translate_volume(make(translate=look), source, batch_size=2)
+    predict.translate_volume(make(translate=look), [source], batch_size=2)
     assert [len(scale) for scale in scales] == [2, 2, 1]
     np.testing.assert_allclose(np.concatenate(scales), 999.001, rtol=1e-6)
 
@@ -112,7 +113,7 @@ def test_progress_is_told_of_every_batch():
 
     source = noise((4, 4, 5), np.diag([-1.0, -1.0, 1.0, 1.0]))
     result = predict.translate_volume(
-        make(), source, batch_size=2, progress=progress
+        make(), [source], batch_size=2, progress=progress
     )
     assert len(told) == 3
     np.testing.assert_array_equal(result.array, source.array)
@@ -165,7 +166,7 @@ def test_what_is_wider_than_a_slice_is_air_of_the_target_there():
     array = np.zeros((300, 4, 2), np.float32)
     array[100:200] = 5
     source = volume.Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
-    result = predict.translate_volume(make(tasks.PET, tasks.CT), source)
+    result = predict.translate_volume(make(tasks.PET, tasks.CT), [source])
     # 256 columns round the body's middle at 150: 22 to 277.
     np.testing.assert_array_equal(result.array[22:278], array[22:278])
     assert (result.array[:22] == -1000).all()
@@ -175,7 +176,7 @@ def test_what_is_wider_than_a_slice_is_air_of_the_target_there():
 def test_an_empty_mr_volume_is_refused():
     source = volume.Volume(np.zeros((4, 4, 2), np.float32), np.eye(4))
     with pytest.raises(errors.DataError, match="MR volume is empty"):
-        predict.translate_volume(make(), source)
+        predict.translate_volume(make(), [source])
 
 
 class Shift(tf.Module):
@@ -190,24 +191,10 @@ class Shift(tf.Module):
         return {"translated": source + self.number}
 
 
-INFO = {
-    "source": {
-        "name": "PET",
-        "unit": "SUV",
-        "window": [0.0, 20.0],
-        "air": 0.0,
-        "body_above": 0.1,
-    },
-    "target": {
-        "name": "MR",
-        "unit": "scanner units",
-        "window": None,
-        "air": 0.0,
-        "body_above": 0.1,
-        "padding": 0.0,
-    },
-    "voxel_size_mm": [1.0, 1.0, None],
-}
+ROW = tasks.as_stored(
+    tasks.Task("test", "", tasks.PET, tasks.MR, (1.0, 1.0, None))
+)
+INFO = {"task_row": ROW}
 
 
 @pytest.fixture(scope="module")
@@ -240,8 +227,8 @@ def test_the_highest_version_is_loaded_or_the_one_given(models, folder, number):
 
 def test_medgan_json_gives_back_the_modalities_and_the_grid(models):
     model = predict.load(models)
-    assert (model.source, model.target) == (tasks.PET, tasks.MR)
-    assert model.voxel_size_mm == (1.0, 1.0, None)
+    assert (model.task.source, model.task.target) == (tasks.PET, tasks.MR)
+    assert model.task.voxel_size_mm == (1.0, 1.0, None)
     assert model.info == INFO
 
 
@@ -258,12 +245,17 @@ def test_a_folder_without_a_model_is_refused(tmp_path, name):
         "",
         json.dumps(INFO)[:40],
         "[]",
-        json.dumps({**INFO, "source": None}),
-        json.dumps({**INFO, "target": {"name": "CT"}}),
-        json.dumps({**INFO, "source": {**INFO["source"], "colour": "red"}}),
-        json.dumps({**INFO, "source": {**INFO["source"], "window": 20}}),
-        json.dumps({**INFO, "voxel_size_mm": 1.0}),
-        json.dumps({"source": INFO["source"], "target": INFO["target"]}),
+        "{}",
+        json.dumps({"task_row": {**ROW, "source": None}}),
+        json.dumps({"task_row": {**ROW, "target": {"name": "CT"}}}),
+        json.dumps(
+            {"task_row": {**ROW, "source": {**ROW["source"], "a": "red"}}}
+        ),
+        json.dumps(
+            {"task_row": {**ROW, "source": {**ROW["source"], "window": 20}}}
+        ),
+        json.dumps({"task_row": {**ROW, "voxel_size_mm": 1.0}}),
+        json.dumps({"task_row": {"name": "test"}}),
         b"\xff\xfe",
     ],
 )
@@ -298,3 +290,30 @@ def test_a_model_that_was_cut_is_refused(models, tmp_path, name):
     with pytest.raises(errors.ArtefactError, match="cannot be loaded") as told:
         predict.load(tmp_path)
     assert "\n" not in str(told.value)
+
+
+def test_each_scaled_channel_gets_its_own_volume_s_scale():
+    seen = []
+
+    def look(source, source_scale):
+        seen.append((source.numpy(), source_scale.numpy()))
+        return {"translated": source[..., :1]}
+
+    task = tasks.adapted(
+        tasks.TASKS["mr_ct"],
+        voxel_size_mm=KEEP,
+        more_sources=["PET", "MR"],
+    )
+    model = predict.Model(None, look, task, {})
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    sources = [
+        volume.Volume(np.full((4, 4, 2), value, np.float32), affine)
+        for value in (100.0, 5.0, 300.0)
+    ]
+    predict.translate_volume(model, sources)
+    ((slices, scales),) = seen
+    assert slices.shape == (2, 256, 256, 3)
+    assert slices[0, 128, 128].tolist() == [100.0, 5.0, 300.0]
+    assert scales.tolist() == [[100.0, 300.0]] * 2
+    with pytest.raises(errors.DataError, match="2 source images, expected 3"):
+        predict.translate_volume(model, sources[:2])

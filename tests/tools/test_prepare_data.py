@@ -78,8 +78,8 @@ def assert_refused(done, folder, exit_code, *words):
         (["--task=mr_ct", "--split=nan,0.5,0.5"], 1, "expected numbers"),
         (["--task=mr_ct", "--voxel_size_mm=1,1"], 1, "three positive"),
         (["--task=mr_ct", "--voxel_size_mm=1,nan,1"], 1, "expected numbers"),
-        (["--task=mr_ct", "--input_dir=."], 1, "--input_dir and --target go"),
-        (["--task=mr_ct", "--source=*.nii"], 1, "--source goes together with"),
+        (["--task=mr_ct", "--input_dir=."], 1, "--input_dir goes together"),
+        (["--task=mr_ct", "--source=*.nii"], 1, "--source and --ct go"),
         (["--task=mr_ct", "--test_patients=ann"], 1, "--test_patients and"),
         (["--task=mr_ct", "--num_phantoms=2"], 1, "--num_phantoms=2"),
         (["--task=mr_ct", "--manifest=no.csv"], 3, "no.csv cannot be read"),
@@ -121,7 +121,9 @@ def test_a_file_that_the_manifest_names_but_is_not_there(call, study):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_image_that_is_refused_leaves_no_records(call, study, workers):
+def test_an_image_that_is_refused_is_told_and_the_others_are_kept(
+    call, study, workers
+):
     path = study / "cem" / "CT.nii"
     image = nib.load(path, mmap=False)
     array = image.get_fdata(dtype=np.float32)
@@ -134,7 +136,13 @@ def test_an_image_that_is_refused_leaves_no_records(call, study, workers):
         "--source=*/MR.nii",
         "--target=*/CT.nii",
     )
-    assert_refused(done, call.folder, 3, "cem/CT.nii", "NaN", "(3, 4, 1)")
+    *_, kept, line = done.stderr.splitlines()
+    assert kept.startswith("2 of 3 studies are kept in records.incomplete")
+    assert line.startswith("prepare_data.py: ") and "cem/CT.nii" in line
+    assert "NaN" in line and "(3, 4, 1)" in line
+    assert "INFO" not in done.stderr and "cuda" not in done.stderr
+    assert done.returncode == 3
+    assert os.listdir(call.folder) == ["records.incomplete"]
 
 
 @pytest.mark.slow
@@ -172,22 +180,42 @@ def test_a_study_becomes_records_and_is_summed_up(call, study):
     ("number", "words"),
     [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM")],
 )
-def test_a_signal_ends_it_without_leftovers(tmp_path, number, words):
+def test_after_a_signal_the_same_command_goes_on_where_it_was(
+    tmp_path, number, words
+):
+    """Twenty built-in patients take long enough to be interrupted."""
+    command = ["--output_dir=records", "--task=mr_ct"]
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, "--output_dir=records", "--task=mr_ct"],
+        [sys.executable, SCRIPT, *command],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
     )
-    # It has begun when its unfinished folder is there.
-    for _ in range(600):
-        if os.listdir(tmp_path):
+    # The first study is finished.
+    work = tmp_path / "records.incomplete"
+    for _ in range(900):
+        if work.is_dir() and list(work.glob("*.json")):
             break
         time.sleep(0.1)
-    assert "incomplete" in os.listdir(tmp_path)[0]
     process.send_signal(number)
     _, shown = process.communicate(timeout=60)
     assert shown.splitlines()[-1].startswith(f"prepare_data.py: {words}")
     assert "Traceback" not in shown
     assert process.returncode == 128 + number
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["records.incomplete"]
+    finished = {path.suffix for path in work.iterdir()}
+    assert finished == {".json", ".tfrecord"}
+    count = len(list(work.glob("*.json")))
+    assert f"{count} of 20 studies are kept" in shown
+    before = {p.name: p.stat().st_mtime_ns for p in work.glob("*.tfrecord")}
+    again = subprocess.run(
+        [sys.executable, SCRIPT, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    assert os.listdir(tmp_path) == ["records"]
+    # A shard that is taken over is renamed, not written again.
+    after = {p.stat().st_mtime_ns for p in (tmp_path / "records").iterdir()}
+    assert set(before.values()) < after

@@ -13,7 +13,7 @@ from medgan_tf import tasks
 from medgan_tf.data import pairs, phantom, records
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "tools" / "train.py"
-TASK = tasks.with_voxel_size(tasks.TASKS["mr_ct"], (None, None, None))
+TASK = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
 TINY = (
     "--task=mr_ct",
     "--method=pix2pix",
@@ -48,9 +48,13 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train") / "data"
     images = phantom.patient(0, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0))
     with records.Writer(folder, "mr_ct") as writer:
-        patient = pairs.prepare(TASK, "ann", images["MR"], images["CT"], 0)
-        for sample in patient.samples:
-            writer.add("train", sample)
+        patient = pairs.prepare(
+            TASK,
+            "ann",
+            pairs.Images([images["MR"]], images["CT"]),
+            pairs.Options(),
+        )
+        writer.add("train", patient.samples)
         writer.finish(
             {
                 "task": "mr_ct",

@@ -21,7 +21,6 @@ INFO = {
     "is_simulated": False,
     "source_channels": 1,
     "target_channels": 1,
-    "voxel_size_mm": [1.0, 1.0, None],
     "task_row": tasks.as_stored(MR_CT),
     "splits": {"train": {"patients": ["ann"]}},
 }

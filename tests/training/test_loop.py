@@ -16,7 +16,7 @@ from medgan_tf.data import pairs, phantom, pipeline, records
 from medgan_tf.training import checkpoint, loop
 from medgan_tf.training import config as configs
 
-TASK = tasks.with_voxel_size(tasks.TASKS["mr_ct"], (None, None, None))
+TASK = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
 SMALL = ["ngf=4", "ndf=4"]
 PIX2PIX = methods.override(
     methods.METHODS["pix2pix_tf"], [*SMALL, "averaging=0.9"]
@@ -66,10 +66,12 @@ def dataset(tmp_path_factory):
                 seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
             )
             patient = pairs.prepare(
-                TASK, f"patient{seed}", images["MR"], images["CT"], 0
+                TASK,
+                f"patient{seed}",
+                pairs.Images([images["MR"]], images["CT"]),
+                pairs.Options(),
             )
-            for sample in patient.samples:
-                writer.add(split, sample)
+            writer.add(split, patient.samples)
         return writer.finish(
             {
                 "task": "mr_ct",
@@ -78,7 +80,6 @@ def dataset(tmp_path_factory):
                 "slice_size": 256,
                 "source_channels": 1,
                 "target_channels": 1,
-                "voxel_size_mm": TASK.voxel_size_mm,
                 "task_row": tasks.as_stored(TASK),
             }
         )
