@@ -16,6 +16,7 @@ VERSION = re.search(
 TENSORFLOW = ">=2.21,<2.22"
 COMMANDS = (
     "prepare_data",
+    "verify_data",
     "train",
     "evaluate",
     "export",
@@ -54,11 +55,16 @@ setuptools.setup(
         "numpy>=1.26,<2.5",
         "scipy",
         "nibabel",
+        # Older versions open files outside the folder of a DICOMDIR
+        # (CVE-2026-32711).
+        "pydicom>=3.0.2",
+        "SimpleITK",
         "absl-py",
         "tqdm",
         "matplotlib",
     ],
     extras_require={
+        "beam": ["apache-beam>=2.77", "google-crc32c"],
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
         "dev": ["pytest", "pytest-timeout", "scikit-image", "ruff"],
     },
