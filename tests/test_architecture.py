@@ -73,7 +73,11 @@ FLOORS = {
     "data.layouts": 5,
     "data.prepare_beam": 3,
     "data.verify": 6,
-    "data.verify_report": 7,
+    "data.thumbnails": 3,
+    "data.verify_values": 5,
+    "data.verify_cohort": 7,
+    "data.verify_records": 8,
+    "data.verify_report": 9,
     "tools._cohort": 10,
 }
 SCRIPTS = 11

@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import shlex
 import statistics
 import subprocess
@@ -91,7 +92,10 @@ def _cases() -> list[dict]:
     """What one process measures, for each case."""
     suite = _SUITE.value
     if suite == "data":
-        return [{"suite": suite, "data_dir": _DATA_DIR.value}]
+        return [
+            {"suite": suite, "part": "preparation"},
+            {"suite": suite, "part": "stream", "data_dir": _DATA_DIR.value},
+        ]
     sizes = ["1", "4", "16"] if suite == "inference" else ["1"]
     try:
         return [
@@ -226,6 +230,38 @@ def _measure_inference(case: dict) -> dict:
 
 
 def _measure_data(case: dict) -> dict:
+    if case["part"] == "preparation":
+        return _measure_preparation(case)
+    return _measure_stream(case)
+
+
+def _measure_preparation(case: dict) -> dict:
+    """Built-in patients to records, by a process for each core."""
+    from medgan_tf.data import prepare
+
+    case["workers"] = len(os.sched_getaffinity(0))
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = prepare.prepare_phantoms(
+            tasks.TASKS["pet_ct"],
+            8,
+            pathlib.Path(folder) / "data",
+            workers=case["workers"],
+            start_worker=_run.import_tensorflow,
+        )
+    seconds = time.perf_counter() - start
+    num_slices = sum(map(dataset.num_slices, dataset.info["splits"]))
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        **case,
+        "median_s": seconds,
+        "slices_per_second": num_slices / seconds,
+        "peak_memory_gb_of_a_worker": usage.ru_maxrss * 1024 / 1e9,
+        **_machine(),
+    }
+
+
+def _measure_stream(case: dict) -> dict:
     """Records through jitter, without a network, as fast as they come."""
     from medgan_tf.data import pipeline, prepare, records
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from absl import flags
 
-from medgan_tf import tasks
 from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(

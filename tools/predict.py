@@ -2,7 +2,8 @@
 
 OUTPUT lies on exactly the voxels of INPUT, in the unit of the target. If
 INPUT is a folder of volumes, each of them goes to OUTPUT/ under its own name;
-a folder of DICOM files or of PNG slices is one volume.
+a folder of DICOM files or of PNG slices is one volume. Where INPUT is DICOM,
+an OUTPUT without a suffix becomes a new folder with a derived DICOM series.
 
 Examples:
   predict.py --model=models/mr_ct mr.nii.gz synthetic_ct.nii.gz
@@ -40,11 +41,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
 
 
 def main(arguments: list[str]) -> None:
-    from medgan_tf.data import io
+    from medgan_tf.data import dicom_write, io
 
     pairs = _pairs(io, *map(pathlib.Path, arguments))
-    for _, output in pairs:
-        io.check_writable(output)
+    for source, output in pairs:
+        if not _is_series(source, output):
+            io.check_writable(output)
     # Before TensorFlow is there: a file that is no volume is told at once.
     spacing_mm = _spacing_mm()
     more = [
@@ -82,7 +84,17 @@ def main(arguments: list[str]) -> None:
 
     def write(pair, translated):
         source, output = pair
-        io.write_volume(output, translated, like=source)
+        if _is_series(source, output):
+            dicom_write.write_derived(
+                output,
+                translated,
+                source,
+                modality={"PET": "PT"}.get(target.name, target.name),
+                series_description=f"medgan_tf {model.info['title']}"[:64],
+                description="Translated from another image by a network",
+            )
+        else:
+            io.write_volume(output, translated, like=source)
         print(
             f"{output}: {target.name} in {target.unit}, "
             f"{translated.array.min():.4g} to {translated.array.max():.4g}"
@@ -119,6 +131,13 @@ def _pairs(
             "folder as OUTPUT."
         ) from error
     return [(file, output / file.name) for file in found]
+
+
+def _is_series(source: pathlib.Path, output: pathlib.Path) -> bool:
+    """Whether the output is a folder with a series derived from the source."""
+    from medgan_tf.data import io
+
+    return not output.suffix and io.is_series(source)
 
 
 def _spacing_mm() -> tuple[float, ...] | None:

@@ -91,13 +91,21 @@ def main(_: list[str]) -> None:
     task, studies, options = _cohort.read(
         seed=_SEED.value, simulate=_simulate(), realisations=_REALISATIONS.value
     )
-    split = studies and splits.split_patients(
-        [study.patient for study in studies],
-        test=_TEST.value,
-        validation=_VALIDATION.value,
-        fractions=fractions,
-        seed=_SEED.value,
-    )
+    if any(study.split for study in studies):
+        if _TEST.value or _VALIDATION.value:
+            raise errors.UsageError(
+                "--test_patients and --validation_patients are given, and the "
+                "manifest has a column `split`; expected one of them."
+            )
+        split = splits.given_split((s.patient, s.split) for s in studies)
+    else:
+        split = studies and splits.split_patients(
+            [study.patient for study in studies],
+            test=_TEST.value,
+            validation=_VALIDATION.value,
+            fractions=fractions,
+            seed=_SEED.value,
+        )
     _run.import_tensorflow()
     import tqdm
 

@@ -2,7 +2,7 @@
 
 Say where the patients are as for prepare_data.py:
   --manifest=pairs.csv            columns patient,source,target; if there is a
-                                  column side or split, it is verified too
+                                  column split, it is verified too
   --input_dir=DIR --source='*/MR.nii.gz' --target='*/CT.nii.gz'
   --input_dir=DIR --layout=NAME   a known layout
 or where finished records are:
@@ -76,9 +76,8 @@ def _verify_images() -> tuple[list, list]:
     )
     reports = list(_progress(found, len(studies)))
     cohort = verify_cohort.check_cohort(reports)
-    if _cohort.MANIFEST.value:
-        sides = verify_cohort.sides_in(_cohort.MANIFEST.value)
-        cohort += verify_cohort.check_sides(sides)
+    sides = [(study.patient, study.split) for study in studies if study.split]
+    cohort += verify_cohort.check_sides(sides)
     return reports, cohort
 
 

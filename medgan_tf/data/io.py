@@ -171,6 +171,13 @@ def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
     return sorted(file for file in folder.iterdir() if file.is_file())
 
 
+def is_series(path: str | os.PathLike) -> bool:
+    """Whether a path is of DICOM."""
+    path = pathlib.Path(path)
+    _check_exists(path)
+    return _format(path) is dicom
+
+
 def volumes_in(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The files in a folder that are each a volume, sorted by name."""
     whole = (".nii", ".nii.gz", ".mha", ".nrrd", ".npy")

@@ -28,6 +28,8 @@ class Study:
       target: path of the target volume, or of a label map.
       name: tells the studies of a patient apart; empty if there is one.
       ct: path of the CT that gives the attenuation of a simulated PET.
+      split: side of the patient, "train", "validation" or "test"; empty: to
+        be drawn.
     """
 
     patient: str
@@ -35,6 +37,7 @@ class Study:
     target: pathlib.Path
     name: str = ""
     ct: pathlib.Path | None = None
+    split: str = ""
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
@@ -48,7 +51,8 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
     Paths are relative to the manifest's own folder. An empty source is
     simulated from the target. Further columns, if there: `source_2`,
     `source_3` and so on for further channels of the source, `study` where a
-    patient has several, `ct` for the attenuation of a simulated PET.
+    patient has several, `ct` for the attenuation of a simulated PET, `split`
+    for the patient's side.
 
     Raises:
       DataError: no such file, a column is missing, a field is empty or one
@@ -100,6 +104,7 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
                 path.parent / row["target"],
                 row.get("study", ""),
                 path.parent / row["ct"] if row.get("ct") else None,
+                row.get("split", ""),
             )
         )
     return checked(studies, str(path), path.parent)

@@ -82,8 +82,8 @@ class Prepared:
     Attributes:
       samples: slices that show the body, from inferior to superior.
       num_dropped: slices without body or without target.
-      clipped: share of voxels beyond the window: of each source, then of the
-        target.
+      clipped: share of voxels beyond the window, but for the noise of air: of
+        each source, then of the target.
       body_sum: sum of the target's values in the body, in its unit.
       body_voxels: how many voxels that is.
     """
@@ -245,10 +245,10 @@ def _cut_pair(
         int((~is_kept).sum()),
         (
             *(
-                preprocess.clipped_share(volume.array, window)
+                preprocess.lost_share(volume.array, window)
                 for volume, window in zip(sources, cut.windows, strict=True)
             ),
-            preprocess.clipped_share(target.array, target_window),
+            preprocess.lost_share(target.array, target_window),
         ),
         float(on_grid.array[body].sum(dtype=np.float64)),
         int(body.sum()),

@@ -18,7 +18,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import medgan_tf
-from medgan_tf import errors, tasks
+from medgan_tf import tasks
 from medgan_tf.data import io, manifest, pairs, preprocess, records
 from medgan_tf.data import split as splits
 from medgan_tf.data import workers as processes

@@ -463,6 +463,16 @@ def denormalise(array: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
+def lost_share(array: np.ndarray, window: tuple[float, float]) -> float:
+    """Share of the values, 0 to 1, that a window changes for good.
+
+    Values that lie below its lower end by less than a twentieth of it are not
+    counted: in air, where that end is, they are noise.
+    """
+    low, high = window
+    return clipped_share(array, (low - CLEARLY_NEGATIVE * (high - low), high))
+
+
 def clipped_share(array: np.ndarray, window: tuple[float, float]) -> float:
     """Share of the values, 0 to 1, that `normalise` would clip."""
     return float(np.mean((array < window[0]) | (array > window[1])))

@@ -75,6 +75,44 @@ def split_patients(
     return {side: split[side] for side in SIDES}
 
 
+def given_split(sides: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The split that a manifest says.
+
+    Args:
+      sides: patient and side of each study.
+
+    Returns:
+      As `split_patients`.
+
+    Raises:
+      DataError: a side is unknown or missing, a patient is on two, or nobody
+        is left to train on.
+    """
+    side_of = {}
+    for patient, side in sides:
+        if side not in SIDES:
+            raise errors.DataError(
+                f"The split of patient {patient} is {side!r}; expected "
+                f"{', '.join(SIDES)} for each patient, or no column `split`."
+            )
+        if side_of.setdefault(patient, side) != side:
+            raise errors.DataError(
+                f"Patient {patient} is on two sides, {side_of[patient]} and "
+                f"{side}; expected one: what is tested would have been "
+                "trained on."
+            )
+    split = {
+        side: sorted(p for p, own in side_of.items() if own == side)
+        for side in SIDES
+    }
+    if not split["train"]:
+        raise errors.DataError(
+            "The column `split` leaves no patient to train on; expected some "
+            "with train."
+        )
+    return split
+
+
 def _check_names(patients: set[str], named: dict[str, set[str]]) -> None:
     for side, names in named.items():
         if unknown := sorted(names - patients):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -140,22 +139,3 @@ def clipped_shares(reports: Sequence[verify.Report]) -> dict[str, float]:
                 role = f"{image.role} {image.modality}"
                 shares[role].append(image.clipped)
     return {role: float(np.mean(found)) for role, found in shares.items()}
-
-
-def sides_in(manifest: str | os.PathLike) -> list[tuple[str, str]]:
-    """Patient and side of each row of a manifest with a column side or split.
-
-    Args:
-      manifest: as `manifest.read_csv` takes it.
-
-    Returns:
-      Nothing where there is no such column.
-    """
-    with open(manifest, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
-    return [
-        (row["patient"].strip(), row[column].strip())
-        for row in rows
-        for column in ("side", "split")
-        if row.get(column, "").strip()
-    ]

@@ -86,3 +86,23 @@ def test_nobody_at_all_is_refused():
 def test_fractions_that_are_no_shares_are_refused(fractions):
     with pytest.raises(errors.UsageError, match="add up to 1"):
         split.split_patients(PATIENTS, fractions=fractions)
+
+
+def test_a_split_that_is_given_is_taken_to_the_letter():
+    assert split.given_split(
+        [("eve", "test"), ("ann", "train"), ("eve", "test"), ("bob", "train")]
+    ) == {"train": ["ann", "bob"], "validation": [], "test": ["eve"]}
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ([("ann", "train"), ("ann", "test")], "ann is on two sides"),
+        ([("ann", "train"), ("bob", "")], "split of patient bob is ''"),
+        ([("ann", "Training")], "'Training'; expected train, validation, te"),
+        ([("ann", "test")], "no patient to train on"),
+    ],
+)
+def test_a_split_that_is_none_is_refused(sides, words):
+    with pytest.raises(errors.DataError, match=words):
+        split.given_split(sides)

@@ -57,10 +57,13 @@ def test_a_step_is_timed_with_its_memory():
 
 
 @pytest.mark.slow
-def test_reading_is_timed():
+def test_preparing_and_reading_are_timed():
     done = benchmark("--suite=data")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images_per_second"] > 10
+    made, read = [json.loads(line) for line in done.stdout.splitlines()]
+    assert made["slices_per_second"] > 1
+    assert 0.1 < made["peak_memory_gb_of_a_worker"] < 4
+    assert read["images_per_second"] > 10
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_warning_fails_only_if_strict(call, study):
 def test_a_manifest_with_a_patient_on_two_sides_fails(call, study):
     path = study / "pairs.csv"
     path.write_text(
-        "patient,study,source,target,side\n"
+        "patient,study,source,target,split\n"
         "ann,1,ann/MR.nii,ann/CT.nii,train\n"
         "ann,2,bob/MR.nii,bob/CT.nii,test\n"
     )
