@@ -14,11 +14,12 @@ FITS = import ensurepip, sys, venv; \
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet \
               --disable-pip-version-check --no-input
 
-.PHONY: help setup demo test lint lock
+.PHONY: help setup demo test test-beam lint lock
 
 help:
 	@echo "make demo   install, then train, score and use a small model"
 	@echo "make test   install, then run all tests (ARGS=\"-m 'not slow'\": fewer)"
+	@echo "make test-beam  install Apache Beam too, then run its test"
 	@echo "make lint   check format and style"
 	@echo "make setup  install only"
 	@echo "make lock   renew requirements.lock, with uv (ARGS=--upgrade: newest)"
@@ -31,6 +32,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-beam: $(INSTALLED)
+	@$(PIP_INSTALL) --editable '.[beam]'
+	@$(VENV)/bin/python -m pytest tests/data/test_prepare_beam.py $(ARGS)
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/python -m ruff format --check .
