@@ -8,6 +8,7 @@ only its rescaled scanner values.
 from __future__ import annotations
 
 import contextlib
+import logging
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ import pydicom
 from pydicom import pixels, uid
 
 from medgan_tf import errors
+
+# Because pydicom tells every header value that breaks a rule, of every file,
+# twice; what matters is checked here.
+logging.getLogger("pydicom").setLevel(logging.ERROR)
 
 # Kind of image (SOP class) -> its modality. All others are refused: several
 # frames in a file, structures, segmentations, secondary captures.
