@@ -8,9 +8,12 @@ pixel are scaled to length 1 over the channels, and
   d(x, y) = sum over l of mean over pixels of w_l . (x_l - y_l)^2
 
 with the weights w_l ("heads") that the authors fitted to human judgements.
-0 for equal images; smaller is better. Equal to the authors' `lpips` package
-on the same weights. Those come from a file that `convert_lpips.py` makes of
-the official ones; without it there is no number.
+0 for equal images; smaller is better. The weights come from a file that
+`convert_lpips.py` makes of the official ones; without it there is no number.
+
+Equal to the authors' `lpips` package on the same weights. On a GPU TensorFlow
+may round convolutions to TF32, which
+`tf.config.experimental.enable_tensor_float_32_execution(False)` forbids.
 """
 
 from __future__ import annotations
@@ -357,9 +360,7 @@ def _check_weights(
 
 def _unit_length(features: tf.Tensor) -> tf.Tensor:
     """Scales the channels of every pixel to length 1; zeros stay zeros."""
-    length = tf.sqrt(
-        tf.reduce_sum(tf.square(features), axis=-1, keepdims=True)
-    )
+    length = tf.sqrt(tf.reduce_sum(tf.square(features), axis=-1, keepdims=True))
     return features / (length + EPSILON)
 
 
