@@ -9,8 +9,8 @@ on patient -> value, each patient counting once:
     description = statistics.describe(table["translated"])
     comparisons = statistics.compare_all(table, reference="translated")
 
-Not a number (NaN) is refused everywhere, and so is an infinite value, save in
-`patient_table`, where the rule for the PSNR of identical images is written.
+A value that is not finite is refused, save in `patient_table`, where the rule
+for slices in which a metric is not defined or infinite is written.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ MOST_PAIRS_FOR_EXACT_P = 200
 DIGITS = 12
 
 SCORE_COLUMNS = ("patient", "study", "slice_index", "image")
-# Patient, study and slice index: one slice of one image.
-Slice = tuple[str, str, int]
+# Patient, study and slice index; None for a volume scored as a whole.
+Slice = tuple[str, str, int | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +110,17 @@ class PatientTable:
     Attributes:
       patient_means: method -> patient -> mean over the patient's slices.
       num_slices: slices behind each method's values, the same for all.
-      num_identical: slices left out of every method's means because at least
-        one method equals the target there and has no finite value.
+      num_identical: slices left out because a method equals the target there
+        and its value is infinite.
+      num_undefined: slices left out because the metric is not defined there.
+      patients_left_out: patients of whom no slice was left, by name.
     """
 
     patient_means: dict[str, dict[str, float]]
     num_slices: int
     num_identical: int
+    num_undefined: int
+    patients_left_out: tuple[str, ...]
 
 
 def read_scores(
@@ -131,7 +135,8 @@ def read_scores(
 
     Returns:
       Image ("source", "translated", ...) -> slice -> value, in the order of
-      the file. Infinite values are kept.
+      the file. Infinite values are kept; "nan" and an empty cell, where the
+      metric is not defined, are NaN.
 
     Raises:
       DataError: the file cannot be read, has no lines, misses a column, holds
@@ -165,22 +170,16 @@ def read_scores(
     for number, line in lines:
         where = f"{path} line {number}"
         try:
-            key = (line["patient"], line["study"], int(line["slice_index"]))
-            value = float(line[metric])
+            index = int(line["slice_index"]) if line["slice_index"] else None
+            value = math.nan if line[metric] == "" else float(line[metric])
         except (TypeError, ValueError) as error:
             raise errors.refusal(
                 where,
                 f"{metric} {line[metric]!r} of slice {line['slice_index']!r}",
-                "two numbers",
-                "choose a metric that was computed or evaluate again",
+                "a number and a whole number",
+                "evaluate again",
             ) from error
-        if math.isnan(value) or value == -math.inf:
-            raise errors.refusal(
-                where,
-                f"{metric} {value}",
-                "a number",
-                "choose another metric or mend the images and evaluate again",
-            )
+        key = (line["patient"], line["study"], index)
         if key in scores[line["image"]]:
             raise errors.refusal(
                 where,
@@ -195,10 +194,13 @@ def read_scores(
 def patient_table(scores: Mapping[str, Mapping[Slice, float]]) -> PatientTable:
     """The means per patient of methods that were scored on the same slices.
 
-    The PSNR of an image equal to its target is infinite. Such a slice is left
-    out for all methods, not for that one alone: else a method would lose its
-    best slices and be compared on harder ones than its rivals. Where there is
-    none, the means are those of `scores.json`.
+    The PSNR of an image equal to its target is infinite, and a metric may not
+    be defined where there is no bone, say. A slice in which one method has no
+    finite value is left out for all, not for that one alone: else a method
+    would lose its best slices and be compared on harder ones than its rivals.
+    A patient without a slice left is left out, and named. Where every value
+    is finite, the means are those of `scores.json`. Give only what is to be
+    compared: a baseline made from the target is often equal to it.
 
     Args:
       scores: method -> slice -> value, as `read_scores` gives it for one run;
@@ -209,8 +211,7 @@ def patient_table(scores: Mapping[str, Mapping[Slice, float]]) -> PatientTable:
 
     Raises:
       UsageError: there are no methods.
-      DataError: a method lacks slices that another has, a value is NaN or
-        minus infinity, or a patient has no slice left.
+      DataError: a method lacks slices that another has, or no slice is left.
     """
     if not scores:
         raise errors.UsageError("No method to compare; give at least one.")
@@ -219,23 +220,21 @@ def patient_table(scores: Mapping[str, Mapping[Slice, float]]) -> PatientTable:
         if odd := {*values} ^ {*slices}:
             raise errors.refusal(
                 f"{method} and {first}",
-                f"{len(odd)} slice(s) scored in one only, such as {min(odd)}",
+                f"{len(odd)} slice(s) scored in one only, such as "
+                f"{min(odd, key=str)}",
                 "the same slices",
                 "evaluate both on the same split",
             )
-    identical = {
-        key
-        for values in scores.values()
-        for key, value in values.items()
-        if value == math.inf
-    }
-    left = [key for key in slices if key not in identical]
-    if lost := {key[0] for key in slices} - {key[0] for key in left}:
+    found = {key: [values[key] for values in scores.values()] for key in slices}
+    undefined = {key for key in found if np.isnan(found[key]).any()}
+    infinite = {key for key in found if np.isinf(found[key]).any()} - undefined
+    left = [key for key in found if key not in undefined | infinite]
+    if not left:
         raise errors.refusal(
-            min(lost),
-            "an infinite value in every slice of the patient",
-            "a slice in which no method equals the target",
-            "compare by MSE, which is finite",
+            " and ".join(scores),
+            f"no finite value in any of {len(found)} slice(s)",
+            "a slice in which all methods have one",
+            "choose a metric that was computed and is finite, such as MSE",
         )
     return PatientTable(
         patient_means={
@@ -243,7 +242,11 @@ def patient_table(scores: Mapping[str, Mapping[Slice, float]]) -> PatientTable:
             for method, values in scores.items()
         },
         num_slices=len(left),
-        num_identical=len(identical),
+        num_identical=len(infinite),
+        num_undefined=len(undefined),
+        patients_left_out=tuple(
+            sorted({key[0] for key in found} - {key[0] for key in left})
+        ),
     )
 
 
@@ -263,9 +266,9 @@ def per_patient(rows: Iterable[tuple[str, float]]) -> dict[str, float]:
     values = collections.defaultdict(list)
     for patient, value in rows:
         values[patient].append(value)
-    for patient, found in values.items():
-        _check_finite(patient, found)
-    return {patient: float(np.mean(found)) for patient, found in values.items()}
+    means = {name: float(np.mean(found)) for name, found in values.items()}
+    _finite("means of patients", means)
+    return means
 
 
 def describe(patients: Mapping[str, float], *, seed: int = 0) -> Description:
@@ -282,7 +285,7 @@ def describe(patients: Mapping[str, float], *, seed: int = 0) -> Description:
     Raises:
       DataError: there are no patients, or a value is not finite.
     """
-    values = _values("describe", patients)
+    values = _finite("patients", patients)
     low, high, note = mean_interval(values, seed=seed)
     q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
     return Description(
@@ -312,10 +315,10 @@ def mean_interval(
     brackets: exponential, that is, strongly skewed):
 
         patients             5            10           20
-        BCa                  84 (80) %    90 (87) %    92 (91) %
-        BCa, expanded        91 (88) %    94 (92) %    94 (93) %
+        BCa                  84 (80) %    91 (88) %    93 (91) %
+        BCa, expanded        92 (88) %    95 (92) %    95 (94) %
 
-    With five patients or ten, read it as a 90 % interval.
+    With fewer than ten patients, read it as a 90 % interval.
 
     Args:
       values: one per patient, in any order; ties do no harm.
@@ -331,7 +334,7 @@ def mean_interval(
     """
     # Sorted, because the order of the patients must not matter.
     values = np.sort(np.asarray(values, dtype=np.float64))
-    _check_finite("values", values)
+    _finite("values", dict(enumerate(values)))
     n = len(values)
     if n < FEWEST_FOR_INTERVAL:
         reason = (
@@ -385,9 +388,15 @@ def compare(
     Raises:
       DataError: the patients differ or are none, or a value is not finite.
     """
-    _check_patients(first, second, names)
-    a = _values(names[0], first)
-    b = _values(names[1], {patient: second[patient] for patient in first})
+    if odd := {*first} ^ {*second}:
+        raise errors.refusal(
+            f"{names[0]} and {names[1]}",
+            f"{len(odd)} patient(s) in one only, such as {min(odd)}",
+            "the same patients",
+            "evaluate both on the same split",
+        )
+    a = _finite(names[0], first)
+    b = _finite(names[1], {name: second[name] for name in first})
     differences = _rounded(a - b, scale=max(np.abs(a).max(), np.abs(b).max()))
     low, high, note = mean_interval(differences, seed=seed)
     ranks = stats.rankdata(np.abs(differences))
@@ -426,7 +435,7 @@ def signed_rank(differences: Sequence[float] | np.ndarray) -> float:
       DataError: there are no differences, or one is not finite.
     """
     differences = np.asarray(differences, dtype=np.float64)
-    _check_finite("differences", differences)
+    _finite("differences", dict(enumerate(differences)))
     if not np.any(differences):
         return 1.0
     if len(differences) > MOST_PAIRS_FOR_EXACT_P:
@@ -541,14 +550,11 @@ def _too_few(num_different: int, num_comparisons: int) -> str:
     smallest = min(1.0, num_comparisons * 2.0 ** (1 - num_different))
     if smallest < SIGNIFICANT:
         return ""
-    family = (
-        f" after correction for {num_comparisons} comparisons"
-        if num_comparisons > 1
-        else ""
-    )
+    holm_p = "p" if num_comparisons == 1 else "p_holm"
     return (
-        f"{num_different} patient(s) who differ cannot give "
-        f"p < {SIGNIFICANT}{family}, at best {smallest:.3g}"
+        f"{num_different} patient(s) who differ cannot give {holm_p} < "
+        f"{SIGNIFICANT} in {num_comparisons} comparison(s), at best "
+        f"{smallest:.3g}"
     )
 
 
@@ -556,37 +562,15 @@ def _join(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _values(where: str, patients: Mapping[str, float]) -> np.ndarray:
-    """The values as an array, checked one by one so that a name can be told."""
-    if not patients:
-        raise errors.refusal(
-            where, "no patients", "at least one", "score some slices first"
-        )
-    for patient, value in patients.items():
-        _check_finite(f"{where}, patient {patient}", [value])
-    return np.array(list(patients.values()), dtype=np.float64)
-
-
-def _check_finite(where: str, values: Sequence[float] | np.ndarray) -> None:
-    odd = [float(value) for value in values if not math.isfinite(value)]
-    if odd or not len(values):
-        raise errors.refusal(
-            where,
-            f"the value {odd[0]}" if odd else "no values",
-            "finite numbers",
-            "mend the images, or compare by a metric that is finite",
-        )
-
-
-def _check_patients(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    names: tuple[str, str],
-) -> None:
-    if odd := {*first} ^ {*second}:
-        raise errors.refusal(
-            f"{names[0]} and {names[1]}",
-            f"{len(odd)} patient(s) in one only, such as {min(odd)}",
-            "the same patients",
-            "evaluate both on the same split",
-        )
+def _finite(where: str, patients: Mapping[str, float]) -> np.ndarray:
+    """The values as an array, or an error that names the patient."""
+    values = np.array(list(patients.values()), dtype=np.float64)
+    if values.size and np.isfinite(values).all():
+        return values
+    odd = [key for key, value in patients.items() if not np.isfinite(value)]
+    raise errors.refusal(
+        where,
+        f"{patients[odd[0]]} for {odd[0]}" if odd else "no values",
+        "one finite value or more",
+        "mend the images, or take a metric that is finite",
+    )
