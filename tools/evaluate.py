@@ -1,10 +1,12 @@
 """Scores a trained run on patients it was not trained on.
 
-Writes scores.csv (one line per slice), scores.json (patients and means) and
-examples.png (source, translated, target, error), and prints the means.
+Writes scores.csv (one line per slice or volume), scores.json (patients, means
+and every setting of the protocol) and examples.png (source, translated,
+target, error), and prints the means.
 
 Example:
   evaluate.py --workdir=runs/mr_ct
+  evaluate.py --workdir=runs/mr_ct --protocol=synthrad2025
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors
 from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(
@@ -25,8 +27,18 @@ _DATA_DIR = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_enum(
     "split", "test", ["train", "validation", "test"], "Which patients."
 )
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol",
+    "paper",
+    ["paper", "canonical", "synthrad2023", "synthrad2025"],
+    "What is computed: per slice as in the paper, or per volume in the body "
+    "alone, ours or as the SynthRAD challenges do.",
+)
 _OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "Where results go (default: WORKDIR/SPLIT_CHECKPOINT)."
+    "output_dir",
+    None,
+    "Where results go (default: WORKDIR/SPLIT_CHECKPOINT, with _PROTOCOL where "
+    "it is not paper).",
 )
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "last"], "Best by validation, or the last."
@@ -42,13 +54,23 @@ def main(_: list[str]) -> None:
     import tqdm
 
     from medgan_tf.data import records
-    from medgan_tf.evaluation import baselines, evaluate, report
+    from medgan_tf.evaluation import (
+        baselines,
+        compare,
+        evaluate,
+        examples,
+        picture,
+        protocols,
+        report,
+    )
     from medgan_tf.training import checkpoint
 
     run = checkpoint.load_run(_WORKDIR.value)
     dataset = records.open_dataset(_DATA_DIR.value or run.data["folder"])
     task = run.restored_task()
     records.check_task(dataset, task)
+    protocol = protocols.PROTOCOLS[_PROTOCOL.value].fitted(task.target)
+    compare.check_volumes(protocol, task.too_large)
     split = _SPLIT.value
     if not _DATA_DIR.value and (
         dataset.info["fingerprint"] != run.data["fingerprint"]
@@ -87,13 +109,15 @@ def main(_: list[str]) -> None:
     scores = evaluate.score_slices(
         samples(),
         translate,
+        protocol=protocol,
         score_source=task.source == task.target,
         baselines=baselines.answers(task, dataset.info["train_body_mean"]),
         batch_size=_BATCH_SIZE.value,
     )
-    output_dir = pathlib.Path(
-        _OUTPUT_DIR.value or run.workdir / f"{split}_{_CHECKPOINT.value}"
-    )
+    folder = f"{split}_{_CHECKPOINT.value}"
+    if protocol.name != "paper":
+        folder += f"_{protocol.name}"
+    output_dir = pathlib.Path(_OUTPUT_DIR.value or run.workdir / folder)
     is_simulated = dataset.info["is_simulated"]
     csv_path, json_path = report.write_scores(
         output_dir,
@@ -109,13 +133,14 @@ def main(_: list[str]) -> None:
             "num_skipped": scores.num_skipped,
             "data_fingerprint": dataset.info["fingerprint"],
         },
+        protocol=protocol,
     )
-    examples = evaluate.translate_examples(
-        dataset.samples(split), translate, evaluate.choose_examples(scores.rows)
+    shown = examples.translate_chosen(
+        dataset.samples(split), translate, examples.choose(scores.slices)
     )
-    picture = report.picture(
+    picture_path = picture.draw(
         output_dir / "examples.png",
-        examples,
+        shown,
         task=task,
         method=run.method.title,
         is_simulated=is_simulated,
@@ -124,8 +149,14 @@ def main(_: list[str]) -> None:
         f"{run.method.title}, {task.title}: {split} patients, step {step}"
         f"{' (simulated images)' if is_simulated else ''}"
     )
-    print(report.table(evaluate.summarise(scores.rows), unit=task.target.unit))
-    for path in (csv_path, json_path, picture):
+    print(
+        report.table(
+            evaluate.summarise(scores.rows),
+            unit=task.target.unit,
+            protocol=protocol,
+        )
+    )
+    for path in (csv_path, json_path, picture_path):
         print(path)
 
 

@@ -8,10 +8,20 @@ from skimage import metrics as reference
 
 from medgan_tf.evaluation import metrics
 
-ALL = [metrics.ssim, metrics.psnr, metrics.mse, metrics.mae]
+ALL = [
+    metrics.ssim,
+    metrics.psnr,
+    metrics.mse,
+    metrics.mae,
+    metrics.me,
+    metrics.nrmse,
+    metrics.vif,
+    metrics.uqi,
+    metrics.uqi_sewar,
+]
 
 
-def smooth(shape=(40, 33)):
+def smooth(shape=(44, 41)):
     """A smooth image with an edge, on 0..255."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     return 100 + 50 * np.sin(x / 5) * np.cos(y / 7) + 60.0 * (x > 20)
@@ -122,6 +132,120 @@ def test_unsigned_images_do_not_wrap_around():
     assert metrics.mae(dark, bright, data_range=255) == 255
 
 
+def test_the_mean_error_keeps_its_sign_by_hand():
+    translated, target = np.array([[1.0, -3.0]]), np.zeros((1, 2))
+
+    assert metrics.me(translated, target, data_range=255) == -1
+
+
+@pytest.mark.parametrize("name", sorted(set(pairs()) - {"equal"}))
+def test_nrmse_equals_scikit_image(name):
+    translated, target, data_range = pairs()[name]
+
+    found = metrics.nrmse(translated, target, data_range=data_range)
+
+    expected = reference.normalized_root_mse(
+        np.float64(target), np.float64(translated), normalization="euclidean"
+    )
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_nrmse_and_vif_of_a_target_without_content_are_not_defined():
+    black, grey = np.zeros((41, 41)), np.full((41, 41), 9.0)
+
+    assert math.isnan(metrics.nrmse(grey, black, data_range=255))
+    assert math.isnan(metrics.vif(smooth()[:41, :41], grey, data_range=255))
+
+
+def uqi_by_definition(x, y):
+    """Window by window from the formula of Wang and Bovik's letter."""
+    values = []
+    for i in range(x.shape[0] - 7):
+        for j in range(x.shape[1] - 7):
+            a = np.float64(x[i : i + 8, j : j + 8])
+            b = np.float64(y[i : i + 8, j : j + 8])
+            covariance = ((a - a.mean()) * (b - b.mean())).sum() / 63
+            variances = a.var(ddof=1) + b.var(ddof=1)
+            squares = a.mean() ** 2 + b.mean() ** 2
+            if np.ptp(a) == np.ptp(b) == 0:
+                values.append(
+                    2 * a.mean() * b.mean() / squares if squares else 1
+                )
+            else:
+                values.append(
+                    4 * covariance * a.mean() * b.mean() / variances / squares
+                )
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("name", sorted(set(pairs()) - {"float in -1..1"}))
+def test_uqi_equals_its_definition_window_by_window(name):
+    translated, target, data_range = pairs()[name]
+
+    found = metrics.uqi(translated, target, data_range=data_range)
+
+    assert found == pytest.approx(uqi_by_definition(translated, target))
+
+
+def test_uqi_where_both_images_are_flat_compares_the_means_alone():
+    y, x = np.mgrid[:40, :40]
+    is_body = (y - 20) ** 2 + (x - 20) ** 2 < 100
+    rng = np.random.default_rng(0)
+    target = np.where(is_body, 200 * rng.random((40, 40)), 0.0)
+    brighter = np.where(is_body, target, 0.1)
+
+    equal = metrics.uqi(target, target, data_range=255)
+    other = metrics.uqi(brighter, target, data_range=255)
+
+    assert equal == pytest.approx(1, abs=1e-12)
+    assert other == pytest.approx(uqi_by_definition(brighter, target))
+    # Flat in both, one of them 0: 2 * 0 * 0.1 / 0.01 = 0.
+    flat = metrics.uqi(np.full((8, 8), 0.1), np.zeros((8, 8)), data_range=255)
+    assert flat == 0
+
+
+def test_uqi_of_noise_against_flat_is_0_and_that_of_a_negative_is_minus():
+    rng = np.random.default_rng(0)
+    noise = 100 + 10 * rng.random((30, 30))
+    flat = np.full((30, 30), 105.0)
+
+    assert metrics.uqi(noise, flat, data_range=255) == pytest.approx(
+        0, abs=1e-9
+    )
+    assert metrics.uqi(210 - noise, noise, data_range=255) < -0.99
+
+
+def test_uqi_sees_unrelated_noise_where_sewar_s_does_not():
+    rng = np.random.default_rng(0)
+    a, b = (100 + 20 * rng.random((60, 60)) for _ in range(2))
+
+    assert abs(metrics.uqi(a, b, data_range=255)) < 0.05
+    assert metrics.uqi_sewar(a, b, data_range=255) > 0.95
+
+
+def test_vif_does_not_depend_on_the_scale_but_on_the_order():
+    target = smooth()
+    translated = target / 2
+
+    found = metrics.vif(translated, target, data_range=255)
+
+    scaled = metrics.vif(translated * 16, target * 16, data_range=255 * 16)
+    assert scaled == pytest.approx(found, rel=1e-9)
+    # Half the contrast has lost something, twice the contrast shows more.
+    swapped = metrics.vif(target, translated, data_range=255)
+    assert found < 1 < swapped
+
+
+def test_vif_is_1_for_equal_images_and_more_for_a_higher_contrast():
+    target = smooth()
+
+    equal = metrics.vif(target, target, data_range=255)
+    stretched = metrics.vif(1.2 * target, target, data_range=255)
+
+    assert equal == pytest.approx(1, abs=1e-6)
+    assert stretched > 1
+
+
 @pytest.mark.parametrize("metric", ALL)
 @pytest.mark.parametrize("data_range", [0, -1, math.nan, math.inf])
 def test_a_range_that_is_not_positive_is_refused(metric, data_range):
@@ -154,3 +278,18 @@ def test_values_that_are_not_finite_are_refused(metric, bad):
 def test_ssim_refuses_an_image_smaller_than_its_window():
     with pytest.raises(ValueError, match="11 x 11"):
         metrics.ssim(np.zeros((10, 40)), np.zeros((10, 40)), data_range=255)
+
+
+@pytest.mark.parametrize(
+    ("metric", "smallest"),
+    [(metrics.vif, 41), (metrics.uqi, 8), (metrics.uqi_sewar, 9)],
+)
+def test_an_image_below_the_window_or_with_channels_is_refused(
+    metric, smallest
+):
+    image = smooth((smallest, 60))
+    metric(image, image, data_range=255)
+
+    for wrong in (image[1:], np.stack([image, image], axis=-1)):
+        with pytest.raises(ValueError, match=f"{smallest} x {smallest}"):
+            metric(wrong, wrong, data_range=255)

@@ -1,17 +1,16 @@
-"""The files agree with the scores, and the picture can be opened."""
+"""The files and the table agree with the scores."""
 
 import csv
-import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
-from matplotlib import image as mpl_image
 
 from medgan_tf import errors, tasks
-from medgan_tf.evaluation import evaluate, report
+from medgan_tf.evaluation import evaluate, protocols, report
 
+CHEAP = protocols.VALIDATION
 SETTINGS = {"task": "mr_ct", "method": "medgan", "simulated": False}
 
 
@@ -29,30 +28,19 @@ def rows():
                         strict=True,
                     )
                 )
-                found.append(evaluate.Score(patient, k, image, values))
+                found.append(
+                    evaluate.Score(
+                        patient, k, image, values, window=(-1000.0, 2000.0)
+                    )
+                )
     found[0].values["psnr"] = math.inf
     return found
 
 
-def example(kind="median", shape=(40, 30), bias=50.0):
-    rng = np.random.default_rng(1)
-    target = rng.uniform(-1000, 1000, shape)
-    return evaluate.Example(
-        patient="a",
-        slice_index=3,
-        kind=kind,
-        source=rng.uniform(0, 400, shape),
-        translated=target + bias,
-        target=target,
-        mask=np.ones(shape, bool),
-        source_window=(0.0, 400.0),
-        target_window=(-1000.0, 2000.0),
-        ssim=0.5,
-    )
-
-
 def test_the_csv_gives_back_every_score(tmp_path):
-    csv_path, _ = report.write_scores(tmp_path / "new", rows(), SETTINGS)
+    csv_path, _ = report.write_scores(
+        tmp_path / "new", rows(), SETTINGS, protocol=CHEAP
+    )
 
     with csv_path.open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -64,10 +52,14 @@ def test_the_csv_gives_back_every_score(tmp_path):
         assert line["image"] == row.image
         for name, value in row.values.items():
             assert float(line[name]) == value
+        assert line["protocol"] == "validation"
+        assert float(line["window_high"]) == 2000
 
 
 def test_the_json_holds_the_means_of_the_csv(tmp_path):
-    csv_path, json_path = report.write_scores(tmp_path, rows(), SETTINGS)
+    csv_path, json_path = report.write_scores(
+        tmp_path, rows(), SETTINGS, protocol=CHEAP
+    )
 
     content = json.loads(json_path.read_text())
     with csv_path.open(newline="") as file:
@@ -86,7 +78,10 @@ def test_the_json_holds_the_means_of_the_csv(tmp_path):
     )
     assert found["num_slices"] == {"a": 3, "b, left": 1}
     assert content["settings"] == SETTINGS
-    assert "11 x 11" in content["protocol"]
+    protocol = content["protocol"]
+    assert protocol["name"] == "validation"
+    assert "11 x 11" in protocol["metrics"]["ssim"]["settings"]
+    assert content["not_computed"] == {}
     assert "medgan_tf" in content["versions"]
 
 
@@ -95,7 +90,9 @@ def test_the_json_has_null_where_a_number_is_not_finite(tmp_path):
         raise AssertionError(f"not strict JSON: {token}")
 
     one = [row for row in rows() if row.patient == "a"][:1]
-    _, json_path = report.write_scores(tmp_path, one, {"seed": np.int64(3)})
+    _, json_path = report.write_scores(
+        tmp_path, one, {"seed": np.int64(3)}, protocol=CHEAP
+    )
 
     content = json.loads(json_path.read_text(), parse_constant=refuse)
     found = content["images"]["source"]
@@ -106,8 +103,8 @@ def test_the_json_has_null_where_a_number_is_not_finite(tmp_path):
 
 
 def test_nothing_temporary_is_left_and_old_scores_are_replaced(tmp_path):
-    report.write_scores(tmp_path, rows(), SETTINGS)
-    report.write_scores(tmp_path, rows()[:2], SETTINGS)
+    report.write_scores(tmp_path, rows(), SETTINGS, protocol=CHEAP)
+    report.write_scores(tmp_path, rows()[:2], SETTINGS, protocol=CHEAP)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "scores.csv",
@@ -120,12 +117,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(errors.ResourceError, match="Cannot write"):
-        report.write_scores(tmp_path / "file", rows(), SETTINGS)
+        report.write_scores(tmp_path / "file", rows(), SETTINGS, protocol=CHEAP)
 
 
 def test_no_scores_are_an_error(tmp_path):
     with pytest.raises(errors.DataError, match="no scores"):
-        report.write_scores(tmp_path, [], SETTINGS)
+        report.write_scores(tmp_path, [], SETTINGS, protocol=CHEAP)
 
 
 def test_the_table_is_aligned_and_points_to_the_better_direction():
@@ -150,7 +147,7 @@ def test_the_table_is_aligned_and_points_to_the_better_direction():
         for image, numbers in values
     ]
 
-    text = report.table(evaluate.summarise(scores), unit="HU")
+    text = report.table(evaluate.summarise(scores), unit="HU", protocol=CHEAP)
 
     assert text.splitlines() == [
         "mean ± SD over patients (2)           source       translated",
@@ -164,66 +161,46 @@ def test_the_table_is_aligned_and_points_to_the_better_direction():
         "PSNR (dB) ↑                            20.00            30.00",
         "MSE (0..255) ↓                       1500.00            65.00",
         "MAE (HU) ↓                            120.00            40.00",
+        "Protocol validation; its settings are in scores.json.",
     ]
 
 
 def test_the_table_says_when_the_psnr_is_not_of_all_slices():
-    text = report.table(evaluate.summarise(rows()), unit="HU")
+    text = report.table(evaluate.summarise(rows()), unit="HU", protocol=CHEAP)
 
     assert "PSNR of source leaves out 1 slice(s)" in text
 
 
-@pytest.mark.parametrize("task", tasks.TASKS.values(), ids=tasks.TASKS)
-def test_the_picture_opens_and_is_ten_inches_wide(tmp_path, task):
-    path = report.picture(
-        tmp_path / "new" / "examples.png",
-        [example(), example("worst")],
-        task=task,
-        method="medgan",
-        is_simulated=True,
+def test_what_was_not_computed_has_a_reason_and_never_a_number(tmp_path):
+    protocol = protocols.PROTOCOLS["paper"].fitted(tasks.MR)
+    names = [name for name in protocol.measures if "lpips" not in name]
+    scored = [
+        evaluate.Score("a", 0, "translated", dict.fromkeys(names, 0.5)),
+        evaluate.Score("b", 0, "translated", dict.fromkeys(names, 0.5)),
+    ]
+    scored[0].values["vif"] = math.nan
+    reasons = {"lpips_alex": "no weights at /x.npz"}
+
+    csv_path, json_path = report.write_scores(
+        tmp_path, scored, SETTINGS, protocol=protocol, not_computed=reasons
+    )
+    text = report.table(
+        evaluate.summarise(scored),
+        unit="HU",
+        protocol=protocol,
+        not_computed=reasons,
     )
 
-    height, width, _ = mpl_image.imread(path).shape
-    assert width == 1500
-    # At 150 dots per inch: two images of 2.2 in x 4 / 3 with captions of
-    # 0.4 in, and 1.75 in for title and colour bar.
-    assert height == pytest.approx(
-        150 * (2 * (2.2 * 4 / 3 + 0.4) + 1.75), abs=2
-    )
-
-
-def test_a_picture_without_error_can_be_drawn(tmp_path):
-    path = report.picture(
-        tmp_path / "examples.png",
-        [example(bias=0.0)],
-        task=tasks.TASKS["mr_ct"],
-        method="medgan",
-        is_simulated=False,
-    )
-
-    assert mpl_image.imread(path).size
-
-
-def test_a_dollar_sign_in_a_name_is_not_read_as_a_formula(tmp_path):
-    odd = dataclasses.replace(example(shape=(11, 200)), patient=r"$\frac$")
-
-    path = report.picture(
-        tmp_path / "examples.png",
-        [odd],
-        task=tasks.TASKS["mr_ct"],
-        method="medgan",
-        is_simulated=False,
-    )
-
-    assert mpl_image.imread(path).size
-
-
-def test_no_examples_are_an_error(tmp_path):
-    with pytest.raises(errors.DataError, match="no examples"):
-        report.picture(
-            tmp_path / "examples.png",
-            [],
-            task=tasks.TASKS["mr_ct"],
-            method="medgan",
-            is_simulated=False,
-        )
+    content = json.loads(json_path.read_text())
+    assert content["not_computed"] == {
+        "lpips_alex": "no weights at /x.npz",
+        "lpips_vgg": "it needs weights, which were not given",
+    }
+    assert "lpips_alex" not in content["images"]["translated"]["slice_mean"]
+    with csv_path.open(newline="") as file:
+        line = next(csv.DictReader(file))
+    assert line["lpips_alex"] == "" and line["vif"] == "nan"
+    assert "LPIPS (AlexNet) is not computed: no weights at /x.npz." in text
+    assert "VIF of translated is not defined in 1 of 2 slice(s)." in text
+    (row,) = [t for t in text.splitlines() if t.startswith("LPIPS (VGG-16) ↓")]
+    assert row.endswith("not computed")
