@@ -22,6 +22,7 @@ COMMANDS = (
     "export",
     "predict",
     "benchmark",
+    "convert_lpips",
 )
 
 setuptools.setup(
@@ -53,7 +54,8 @@ setuptools.setup(
         # TensorFlow no longer brings it, yet the summaries need it.
         "tensorboard>=2.21,<2.22",
         "numpy>=1.26,<2.5",
-        "scipy",
+        # Its bootstrap takes `rng` since then.
+        "scipy>=1.15",
         "nibabel",
         # Older versions open files outside the folder of a DICOMDIR
         # (CVE-2026-32711).

@@ -3,6 +3,8 @@
 Rows `cgan` to `medgan` are Table 1, `pix2pix` to `fila_sgan` are Table 2,
 `pix2pix_tf` is pix2pix-tensorflow itself, on which the paper's comparison was
 built: the anchor against which this code is checked number by number.
+`supervised` is ours: the same generator without an adversary, the baseline that
+a GAN has to beat.
 Section 3.2.2: all compared methods share "the same settings, hyperparameters
 and architecture (a single U-block generator and patch discriminator)".
 """
@@ -11,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 
+# Adversarial losses that are logs of a probability.
+LOG_FORMS = ("non_saturating", "saturating")
 FIRST_CONVOLUTIONS = tuple(f"block{j}_conv1" for j in range(1, 6))
 
 
@@ -25,7 +29,10 @@ class Method:
       title: one line for people.
       adversarial: weight of the generator's adversarial loss (Eq. 3).
       adversarial_form: "non_saturating" -log D(G(y), y) (Algorithm 1, line
-        4) or "saturating" log(1 - D(G(y), y)).
+        4) or "saturating" log(1 - D(G(y), y)); beyond the paper "lsgan" (Mao
+        et al. 2017), "hinge" (Lim and Ye 2017), "wgan_gp" (Gulrajani et al.
+        2017).
+      gradient_penalty: weight of the penalty of "wgan_gp".
       probabilities: "logits" computes the log losses from logits; "epsilon"
         adds 1e-12 inside each log of the sigmoid, as pix2pix-tensorflow does.
       perceptual: weight lambda_1 of the perceptual loss (Eq. 7).
@@ -54,12 +61,16 @@ class Method:
       ndf: filters of the discriminator's first convolution.
       discriminator_layers: hidden layers with stride 2: 1 gives 16 x 16
         patches (Section 2.4.3), 3 gives 70 x 70.
-      spectral_norm: "projection" (Algorithm 1, lines 12-13) or "none".
+      spectral_norm: "projection" (Algorithm 1, lines 12-13), "reparam"
+        (Miyato et al. 2018: kernels are divided where they are used, and the
+        gradient goes through the division) or "none".
       power_iterations: per projection.
       generator_updates: N_G of Algorithm 1.
       update_order: "generator_first" (Algorithm 1) or "simultaneous": both
         gradients from one forward pass, taken before either update.
       learning_rate: of Adam, for both networks.
+      learning_rate_decay: share of the run, at its end, over which the
+        learning rate falls linearly to 0 (pix2pixHD: a half); 0: constant.
       beta_1: of Adam ("momentum value of 0.5", Section 2.5).
       epsilon: of Adam (TensorFlow 1's default, as in pix2pix-tensorflow).
       averaging: decay, per discriminator step, of a moving average of the
@@ -72,6 +83,7 @@ class Method:
     title: str
     adversarial: float = 1.0
     adversarial_form: str = "non_saturating"
+    gradient_penalty: float = 10.0
     probabilities: str = "logits"
     perceptual: float = 0.0
     perceptual_layers: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -97,6 +109,7 @@ class Method:
     generator_updates: int = 3
     update_order: str = "generator_first"
     learning_rate: float = 2e-4
+    learning_rate_decay: float = 0.0
     beta_1: float = 0.5
     epsilon: float = 1e-8
     averaging: float = 0.0
@@ -154,11 +167,37 @@ class Method:
                 f"for each of the {self.discriminator_layers + 1} hidden "
                 f"layers of the discriminator, got {self.perceptual_layers}."
             )
+        if not self.learning_rate_decay <= 1:
+            raise ValueError(
+                "learning_rate_decay is a share of the run, from 0 to 1, got "
+                f"{self.learning_rate_decay}."
+            )
         if self.update_order == "simultaneous" and self.generator_updates != 1:
             raise ValueError(
                 "update_order=simultaneous takes generator_updates=1, "
                 f"got {self.generator_updates}."
             )
+        is_simultaneous = self.update_order == "simultaneous"
+        if is_simultaneous and self.adversarial_form == "wgan_gp":
+            raise ValueError(
+                "adversarial_form=wgan_gp takes update_order=generator_first."
+            )
+        if is_simultaneous and not self.uses_discriminator:
+            raise ValueError(
+                "without an adversary update_order must be generator_first."
+            )
+        if self.probabilities == "epsilon" and (
+            self.adversarial_form not in LOG_FORMS
+        ):
+            raise ValueError(
+                f"adversarial_form={self.adversarial_form} has no "
+                "probabilities; set probabilities=logits."
+            )
+
+    @property
+    def uses_discriminator(self) -> bool:
+        """Whether there is an adversary at all."""
+        return self.adversarial > 0 or self.uses_discriminator_features
 
     @property
     def uses_discriminator_features(self) -> bool:
@@ -174,12 +213,12 @@ class Method:
 
 
 _CHOICES = {
-    "adversarial_form": ("non_saturating", "saturating"),
+    "adversarial_form": (*LOG_FORMS, "lsgan", "hinge", "wgan_gp"),
     "probabilities": ("logits", "epsilon"),
     "style_form": ("paper", "mean_absolute"),
     "style_target": ("target", "source"),
     "content_form": ("mean_squared", "mean_absolute"),
-    "spectral_norm": ("projection", "none"),
+    "spectral_norm": ("projection", "reparam", "none"),
     "update_order": ("generator_first", "simultaneous"),
 }
 _COUNTS = (
@@ -199,7 +238,9 @@ _WEIGHTS = (
     "l1",
     "l2",
     "total_variation",
+    "gradient_penalty",
     "learning_rate",
+    "learning_rate_decay",
     "epsilon",
 )
 
@@ -273,6 +314,16 @@ METHODS = {
             spectral_norm="none",
             generator_updates=1,
             update_order="simultaneous",
+        ),
+        # Ours. The weight is pix2pix's, so that the two differ by the
+        # adversary alone; one update a step, because there is one network.
+        Method(
+            "supervised",
+            "supervised, L1 alone",
+            adversarial=0.0,
+            l1=100.0,
+            spectral_norm="none",
+            generator_updates=1,
         ),
     )
 }

@@ -132,6 +132,7 @@ def discriminator_objective(
     translated_logits: tf.Tensor,
     target_features: list[tf.Tensor],
     translated_features: list[tf.Tensor],
+    between: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """What the discriminator minimises (Eq. 3, and PAN's hinge).
 
@@ -141,6 +142,7 @@ def discriminator_objective(
       translated_logits: on the translation.
       target_features: its hidden layers on the target.
       translated_features: on the translation.
+      between: gradients for "wgan_gp", see `adversarial.gradient_penalty`.
 
     Returns:
       The weighted sum, and each term weighted, by name.
@@ -149,9 +151,14 @@ def discriminator_objective(
         "discriminator_adversarial": adversarial.discriminator_loss(
             target_logits,
             translated_logits,
+            form=method.adversarial_form,
             probabilities=method.probabilities,
         )
     }
+    if between is not None:
+        terms["discriminator_gradient_penalty"] = method.gradient_penalty * (
+            adversarial.gradient_penalty(between)
+        )
     if method.perceptual_margin:
         terms["discriminator_margin"] = perceptual.margin_loss(
             perceptual.perceptual_loss(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from medgan_tf.models import layers
+
 KERNEL_SIZE = 4
 # Pixels of a map up to which a product with all taps at once is faster.
 SMALL_MAP = 256
@@ -61,9 +63,24 @@ class PatchConvolution(keras.layers.Conv2D):
 
     Because "same" would keep a 128 x 128 map at stride 1 where the patch
     discriminator has 127 x 127.
+
+    Args:
+      filters: how many.
+      strides: 1 or 2.
+      spectral: divide the kernel by its spectral norm where it is used; the
+        vector of the power iteration moves by `advance` alone.
+      name: of the layer.
+      dtype: Keras dtype policy.
     """
 
-    def __init__(self, filters: int, strides: int, name: str, dtype=None):
+    def __init__(
+        self,
+        filters: int,
+        strides: int,
+        name: str,
+        dtype=None,
+        spectral: bool = False,
+    ):
         super().__init__(
             filters,
             KERNEL_SIZE,
@@ -72,9 +89,36 @@ class PatchConvolution(keras.layers.Conv2D):
             name=name,
             dtype=dtype,
         )
+        self.spectral = spectral
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.spectral:
+            self.vector = self.add_weight(
+                shape=(1, self.filters),
+                initializer="random_normal",
+                trainable=False,
+                dtype="float32",
+                name="spectral_vector",
+            )
+
+    def advance(self, num_iterations: int) -> None:
+        """Brings the vector nearer to the kernel's singular vector."""
+        _, u = layers.power_iteration(
+            self._matrix(), self.vector.value, num_iterations
+        )
+        self.vector.value.assign(u)
+
+    def _matrix(self) -> tf.Tensor:
+        # The variable itself, because a mixed policy would round it.
+        kernel = tf.convert_to_tensor(self.kernel.value)
+        return tf.reshape(kernel, [-1, self.filters])
 
     def call(self, image):
         kernel = tf.convert_to_tensor(self.kernel)
+        if self.spectral:
+            sigma = layers.spectral_norm(self._matrix(), self.vector.value)
+            kernel /= tf.cast(sigma, kernel.dtype)
         is_single = self.filters == 1 and self.strides == (1, 1)
         if is_single and _is_slow_in_tensorflow(image):
             convolved = _one_filter(image, kernel)

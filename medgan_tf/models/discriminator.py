@@ -34,6 +34,7 @@ class PatchDiscriminator(keras.Model):
         70, 142, 286 and 574 pixels.
       ndf: filters of the first layer; they double up to 8 ndf.
       norm: instance norm in all hidden layers but the first.
+      spectral: see PatchConvolution.
       dtype: Keras dtype policy, such as "mixed_bfloat16".
     """
 
@@ -44,6 +45,7 @@ class PatchDiscriminator(keras.Model):
         norm: bool = True,
         name: str = "discriminator",
         dtype=None,
+        spectral: bool = False,
     ):
         super().__init__(name=name, dtype=dtype)
         self.hidden = [
@@ -52,6 +54,7 @@ class PatchDiscriminator(keras.Model):
                 strides=2 if i < num_layers else 1,
                 name=f"layer_{i + 1}",
                 dtype=dtype,
+                spectral=spectral,
             )
             for i in range(num_layers + 1)
         ]
@@ -60,7 +63,11 @@ class PatchDiscriminator(keras.Model):
             for i in range(num_layers if norm else 0)
         ]
         self.last = convolutions.PatchConvolution(
-            1, strides=1, name=f"layer_{num_layers + 2}", dtype=dtype
+            1,
+            strides=1,
+            name=f"layer_{num_layers + 2}",
+            dtype=dtype,
+            spectral=spectral,
         )
 
     def call(self, source, image):
@@ -75,6 +82,11 @@ class PatchDiscriminator(keras.Model):
             features.append(x)
         # -> [B, 126, 126, 1]
         return tf.cast(self.last(x), tf.float32), features
+
+    def advance(self, num_iterations: int) -> None:
+        """One look at how large the kernels have become, with `spectral`."""
+        for layer in (*self.hidden, self.last):
+            layer.advance(num_iterations)
 
     @property
     def kernels(self) -> list[keras.Variable]:

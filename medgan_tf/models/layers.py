@@ -88,7 +88,29 @@ def power_iteration(
     Returns:
       sigma, a scalar, and the next u.
     """
+    v, u = _singular_vectors(matrix, u, num_iterations)
+    return tf.matmul(tf.matmul(v, matrix), u, transpose_b=True)[0, 0], u
+
+
+def spectral_norm(matrix: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """The largest singular value, with its gradient.
+
+    The singular vectors are taken as constant (Miyato et al. 2018, Eq. 10).
+
+    Args:
+      matrix: float32 [M, N].
+      u: float32 [1, N], near the right singular vector.
+
+    Returns:
+      A scalar.
+    """
+    v, u = _singular_vectors(tf.stop_gradient(matrix), u, 1)
+    return tf.matmul(tf.matmul(v, matrix), u, transpose_b=True)[0, 0]
+
+
+def _singular_vectors(matrix, u, num_iterations: int):
+    """Left [1, M] and right [1, N] singular vector by power iteration."""
     for _ in range(num_iterations):
         v = tf.math.l2_normalize(tf.matmul(u, matrix, transpose_b=True))
         u = tf.math.l2_normalize(tf.matmul(v, matrix))
-    return tf.matmul(tf.matmul(v, matrix), u, transpose_b=True)[0, 0], u
+    return v, u

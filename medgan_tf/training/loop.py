@@ -78,6 +78,7 @@ def train(
             method,
             source_channels=dataset.info["source_channels"],
             target_channels=dataset.info["target_channels"],
+            num_steps=num_steps,
             precision=config.precision,
             vgg_weights=config.vgg_weights,
             seed=config.seed,
@@ -125,8 +126,11 @@ def train(
                 with trainer.looking():
                     saturation = _saturation(trainer, shown)
                 bar.set_postfix_str(
-                    f"generator {values['generator_total']:.3g} "
-                    f"discriminator {values['discriminator_total']:.3g}"
+                    " ".join(
+                        f"{name} {values[f'{name}_total']:.3g}"
+                        for name in ("generator", "discriminator")
+                        if f"{name}_total" in values
+                    )
                 )
                 log.scalars(
                     "train",

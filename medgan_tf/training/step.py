@@ -55,6 +55,7 @@ class Trainer:
       xla: compile the whole step, or on several replicas each gradient.
       accumulate: parts of a batch whose gradients are added up.
       recompute: see CasNet.
+      num_steps: of the whole run, for a learning rate that falls.
 
     Raises:
       errors.UsageError: a method whose step depends on more than the sum over
@@ -73,19 +74,29 @@ class Trainer:
         xla: bool = False,
         accumulate: int = 1,
         recompute: bool = False,
+        num_steps: int = 0,
     ):
         keras.utils.set_random_seed(seed)
         self.method = method
+        self._seed = seed
+        self._num_steps = num_steps
         self._strategy = tf.distribute.get_strategy()
         self._accumulate = accumulate
         _check_divisible(
-            method, accumulate, self._strategy.num_replicas_in_sync, recompute
+            method,
+            accumulate,
+            self._strategy.num_replicas_in_sync,
+            recompute,
+            num_steps,
         )
         self.generator = build_generator(
             method, source_channels, target_channels, precision, recompute
         )
         self.discriminator = discriminator.PatchDiscriminator(
-            method.discriminator_layers, method.ndf, dtype=precision
+            method.discriminator_layers,
+            method.ndf,
+            dtype=precision,
+            spectral=method.spectral_norm == "reparam",
         )
         self._source = tf.zeros([1, SLICE_SIZE, SLICE_SIZE, source_channels])
         self._target = tf.zeros([1, SLICE_SIZE, SLICE_SIZE, target_channels])
@@ -111,6 +122,9 @@ class Trainer:
             # Because Algorithm 1 trains the generator first: without this the
             # first three updates would see a discriminator of any scale.
             self.projection()
+        if method.spectral_norm == "reparam":
+            # The vectors start anywhere; ten steps bring them near.
+            self.discriminator.advance(10)
         # Last, so that all other weights are drawn as without it.
         self.averaged = None
         if method.averaging:
@@ -235,8 +249,11 @@ class Trainer:
           Float32 scalars: each weighted loss term of the last generator
           update, `generator_total`, each of the discriminator's,
           `discriminator_total`, and the mean probabilities `p_target` and
-          `p_translated` that the discriminator gave before its update.
+          `p_translated` that the discriminator gave before its update. The
+          last four are absent where there is no adversary.
         """
+        if self.method.learning_rate_decay:
+            self._set_learning_rate()
         if self.method.update_order == "simultaneous":
             replica_step = self._simultaneous_step
         else:
@@ -245,6 +262,8 @@ class Trainer:
         # Lines 12-13: each weight matrix divided by its spectral norm.
         if self.projection:
             self.projection()
+        if self.method.spectral_norm == "reparam":
+            self.discriminator.advance(self.method.power_iterations)
         self._step.assign_add(1)
         if self.averaged:
             self._average()
@@ -259,6 +278,8 @@ class Trainer:
         # Lines 2-8: N_G updates of the generator on this sample.
         for _ in range(self.method.generator_updates):
             terms = self._update_generator(source, compared_with)
+        if not self.method.uses_discriminator:
+            return terms
         # Lines 9-11: one update of the discriminator on a fresh translation.
         translated = self.generator(source)
         terms |= self._update_discriminator(source, target, translated)
@@ -306,7 +327,9 @@ class Trainer:
     def _generator_objective(self, source, compared_with):
         """Total, terms, and the discriminator's view of the translation."""
         translated = self.generator(source)
-        logits, features = self.discriminator(source, translated)
+        logits, features = None, []
+        if self.method.uses_discriminator:
+            logits, features = self.discriminator(source, translated)
         total, terms = objective.generator_objective(
             self.method,
             translated,
@@ -318,16 +341,41 @@ class Trainer:
         return total, terms, logits, features
 
     def _update_discriminator(self, source, target, translated) -> dict:
-        return self._update(_DISCRIMINATOR, (source, target, translated))
+        # Drawn for the whole batch, so that its parts share nothing; from the
+        # step, so that a resumed run draws the same.
+        places = tf.random.stateless_uniform(
+            [tf.shape(source)[0], 1, 1, 1],
+            tf.stack([tf.cast(self._seed, tf.int64), self._step]),
+        )
+        return self._update(
+            _DISCRIMINATOR, (source, target, translated, places)
+        )
 
-    def _discriminator_terms(self, source, target, translated):
+    def _discriminator_terms(self, source, target, translated, places):
+        between = None
+        if self.method.adversarial_form == "wgan_gp":
+            between = self._gradients_between(
+                source, target, translated, places
+            )
         total, terms = self._discriminator_objective(
             self.discriminator(source, target),
             self.discriminator(source, translated),
+            between,
         )
         return [total], terms
 
-    def _discriminator_objective(self, on_target, on_translated):
+    def _gradients_between(self, source, target, translated, places):
+        """Of the discriminator, where `places` (0 to 1) lie between two
+        images."""
+        image = target + places * (translated - target)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(image)
+            logits, _ = self.discriminator(source, image)
+            # Slices do not touch each other: the sum's gradient is each one's.
+            value = tf.reduce_sum(tf.reduce_mean(logits, axis=[1, 2, 3]))
+        return tape.gradient(value, image)
+
+    def _discriminator_objective(self, on_target, on_translated, between=None):
         """Total, and the terms with the mean probabilities."""
         total, terms = objective.discriminator_objective(
             self.method,
@@ -335,6 +383,7 @@ class Trainer:
             on_translated[0],
             on_target[1],
             on_translated[1],
+            between,
         )
         return total, {
             **terms,
@@ -449,6 +498,17 @@ class Trainer:
             self.discriminator.trainable_variables,
         )
 
+    def _set_learning_rate(self) -> None:
+        left = tf.cast(self._num_steps - self._step, tf.float32)
+        share = left / (self.method.learning_rate_decay * self._num_steps)
+        rate = self.method.learning_rate * tf.clip_by_value(share, 0.0, 1.0)
+        for optimizer in (
+            self.generator_optimizer,
+            self.discriminator_optimizer,
+        ):
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner.learning_rate.assign(rate)
+
     def _average(self) -> None:
         """Moves the averaged weights towards the generator's.
 
@@ -521,9 +581,20 @@ def _adam(
 
 
 def _check_divisible(
-    method: methods.Method, accumulate: int, replicas: int, recompute: bool
+    method: methods.Method,
+    accumulate: int,
+    replicas: int,
+    recompute: bool,
+    num_steps: int,
 ) -> None:
     """Raises where parts of a batch would not add up to the whole."""
+    if method.learning_rate_decay and not num_steps:
+        raise ValueError("a learning rate that falls needs num_steps.")
+    if method.adversarial_form == "wgan_gp" and replicas > 1:
+        raise errors.UsageError(
+            "adversarial_form=wgan_gp draws a place for each slice of a batch, "
+            "so it trains on one device: expected --distribute=none."
+        )
     if method.perceptual_margin and accumulate * replicas > 1:
         raise errors.UsageError(
             f"{method.name} has a margin on the whole batch, so it trains on "

@@ -53,6 +53,7 @@ TERMS = {
         "total_variation": 100 * 0.1,
     },
     "pix2pix_tf": {"adversarial": LN2, "l1": 100 * 0.5},
+    "supervised": {"l1": 100 * 0.5},
 }
 TERMS["medgan"] = TERMS["medgan_1g"]
 
