@@ -66,8 +66,12 @@ _HELP = {
     "summary_every": "Steps between logged numbers.",
     "image_every": "Steps between logged images.",
     "save_every": "Steps between checkpoints.",
-    "validate_every": "Steps between validations, by MAE; 0: each epoch.",
+    "validate_every": "Steps between validations; 0: each epoch.",
     "validation_slices": "Slices at most for each validation.",
+    "best_metric": "By which the best checkpoint is chosen: mae, ssim, psnr or "
+    "mse.",
+    "patience": "Stop after so many validations in a row without a better one; "
+    "0: never.",
 }
 _DEFINE = {
     int: flags.DEFINE_integer,

@@ -36,6 +36,7 @@ _MADE_WITH = (
     "vgg_weights",
     "jitter_size",
     "flip",
+    "best_metric",
 )
 
 RUN_FILE = "run.json"
@@ -216,21 +217,39 @@ class Checkpoints:
         self, step: int, metric: str, value: float, higher_is_better: bool
     ) -> bool:
         """Keeps the generator if it validated better than any before."""
-        path = self._run.workdir / BEST_FILE
-        if path.exists():
-            try:
-                before = float(json.loads(path.read_text())["value"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise errors.ArtefactError(
-                    f"{path} cannot be read ({error}); remove it to choose "
-                    "the best anew."
-                ) from error
-            is_better = value > before if higher_is_better else value < before
-            if not is_better:
+        before = self._best_so_far()
+        if before:
+            best = before["value"]
+            if not (value > best if higher_is_better else value < best):
                 return False
         _save(self._best, step)
-        _write_json(path, {"step": step, "metric": metric, "value": value})
+        _write_json(
+            self._run.workdir / BEST_FILE,
+            {"step": step, "metric": metric, "value": value},
+        )
         return True
+
+    @property
+    def best_step(self) -> int | None:
+        """The step that validated best so far."""
+        best = self._best_so_far()
+        return best and best["step"]
+
+    def _best_so_far(self) -> dict | None:
+        path = self._run.workdir / BEST_FILE
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text())
+            return {
+                "step": int(content["step"]),
+                "value": float(content["value"]),
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise errors.ArtefactError(
+                f"{path} cannot be read ({error}); remove it to choose "
+                "the best anew."
+            ) from error
 
 
 def load_generator(

@@ -7,6 +7,7 @@ import dataclasses
 _CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "xla": ("auto", "on", "off"),
+    "best_metric": ("mae", "ssim", "psnr", "mse"),
     "distribute": ("auto", "none", "mirrored", "multiworker"),
 }
 _LEAST = {
@@ -22,6 +23,7 @@ _LEAST = {
     "save_every": 1,
     "validate_every": 0,
     "validation_slices": 0,
+    "patience": 0,
 }
 
 
@@ -54,6 +56,10 @@ class TrainConfig:
       save_every: discriminator steps between checkpoints.
       validate_every: discriminator steps between validations; 0: each epoch.
       validation_slices: at most so many slices, evenly spread, each time.
+      best_metric: by which the best checkpoint is chosen: "mae", "ssim",
+        "psnr" or "mse", mean over the validation patients.
+      patience: stop after so many validations in a row without a better one;
+        0: never.
     """
 
     epochs: int = 200
@@ -74,6 +80,8 @@ class TrainConfig:
     save_every: int = 1000
     validate_every: int = 0
     validation_slices: int = 100
+    best_metric: str = "mae"
+    patience: int = 0
 
     def __post_init__(self):
         for field, least in _LEAST.items():

@@ -24,7 +24,6 @@ from medgan_tf.training import step as steps
 
 # Because with Adam at batch size 1 the overall level of the image swings from
 # step to step, which SSIM hardly sees and a user of HU or SUV does.
-BEST_METRIC = "mae"
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +65,13 @@ def train(
     records.check_task(dataset, task)
     strategy = strategy or tf.distribute.get_strategy()
     _check_batch(config, strategy.num_replicas_in_sync)
+    if config.patience and isinstance(
+        strategy, tf.distribute.MultiWorkerMirroredStrategy
+    ):
+        raise errors.UsageError(
+            "--patience stops the process that validates and would leave the "
+            "others waiting; expected --patience=0 with several machines."
+        )
     # Because a run goes on in the precision that it began with, wherever.
     config = dataclasses.replace(
         config, precision=runtime.precision(config.precision)
@@ -114,7 +120,8 @@ def train(
         progress(total=num_steps, initial=first_step) as bar,
     ):
         step = first_step
-        while step < num_steps:
+        is_spent = _is_spent(config, checkpoints, step, validate_every)
+        while step < num_steps and not is_spent:
             count = _steps_at_once(config, step, num_steps, validate_every)
             with _naming_damage(dataset):
                 terms = _take(trainer, batches, count, clock)
@@ -152,11 +159,13 @@ def train(
                 )
                 checkpoints.save_if_best(
                     step,
-                    BEST_METRIC,
-                    scores[BEST_METRIC],
-                    metrics.METRICS[BEST_METRIC].higher_is_better,
+                    config.best_metric,
+                    scores[config.best_metric],
+                    metrics.METRICS[config.best_metric].higher_is_better,
                 )
+                is_spent = _is_spent(config, checkpoints, step, validate_every)
             bar.update(count)
+            is_last = is_last or is_spent
             if step % config.save_every == 0 or is_last or signals.received:
                 # A checkpoint to go back to must be worth it.
                 _finite(terms, step, run)
@@ -168,8 +177,30 @@ def train(
                     "goes on.",
                     exit_code=128 + signals.received,
                 )
+    if is_spent:
+        _log.info(
+            "Stopped at step %d of %d: no better %s on the validation patients "
+            "since step %d.",
+            step,
+            num_steps,
+            config.best_metric,
+            checkpoints.best_step,
+        )
     _log.info("Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9)
     return run
+
+
+def _is_spent(
+    config: configs.TrainConfig,
+    checkpoints: checkpoint.Checkpoints,
+    step: int,
+    validate_every: int,
+) -> bool:
+    """Whether the last validations brought nothing better."""
+    best = checkpoints.best_step
+    if not config.patience or best is None:
+        return False
+    return step - best >= config.patience * validate_every
 
 
 def _check_batch(config: configs.TrainConfig, num_replicas: int) -> None:

@@ -326,3 +326,26 @@ def test_a_damaged_record_is_told_when_it_is_read(dataset, tmp_path):
             train(PIX2PIX, dataset, tmp_path / "run")
     finally:
         shard.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_a_run_without_progress_stops_early_and_does_not_go_on(
+    dataset, tmp_path
+):
+    """With a learning rate of 0 the first validation stays the best."""
+    still = methods.override(
+        methods.METHODS["supervised"], ["ngf=2", "ndf=2", "learning_rate=0"]
+    )
+    settings = {"max_steps": 9, "validate_every": 2, "patience": 2}
+    train(still, dataset, tmp_path / "run", best_metric="ssim", **settings)
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert (best["step"], best["metric"]) == (2, "ssim")
+    # Validations at 4 and 6 were no better.
+    assert state(tmp_path / "run", 6)
+    steps = []
+    bar = functools.partial(Bar, at=7, call=lambda: steps.append(7))
+    train(still, dataset, tmp_path / "run", bar, best_metric="ssim", **settings)
+    assert steps == []
+    # Of another metric the best is another.
+    with pytest.raises(errors.ArtefactError, match="best_metric=ssim"):
+        train(still, dataset, tmp_path / "run", **settings)
