@@ -190,7 +190,8 @@ def _value(
     if measure.scale != "physical":
         pair = [np.clip(array, low, high) - low for array in pair]
     if measure.scale == "grey":
-        pair = [array * (GREY_LEVELS / data_range) for array in pair]
+        # In this order the end of the window is 255 to the last bit.
+        pair = [array / data_range * GREY_LEVELS for array in pair]
         data_range = GREY_LEVELS
     return float(function(*pair, data_range=data_range, **more))
 

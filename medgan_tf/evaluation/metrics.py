@@ -368,13 +368,17 @@ METRICS = {
         "LPIPS (AlexNet)",
         None,
         higher_is_better=False,
-        settings="version 0.1, AlexNet, grey repeated to three channels",
+        settings="version 0.1, AlexNet, grey repeated to three channels; "
+        "undefined for a box below 31 pixels",
+        smallest=31,
     ),
     "lpips_vgg": Metric(
         "LPIPS (VGG-16)",
         None,
         higher_is_better=False,
-        settings="version 0.1, VGG-16, grey repeated to three channels",
+        settings="version 0.1, VGG-16, grey repeated to three channels; "
+        "undefined for a box below 16 pixels",
+        smallest=16,
     ),
     "mae": Metric("MAE", mae, higher_is_better=False, keeps_unit=True),
     "me": Metric(

@@ -82,6 +82,25 @@ def test_a_metric_with_weights_gets_the_grey_box_and_its_range():
     assert seen["shape"] == (30, 40) and seen["range"] == 255
     assert seen["high"] == pytest.approx(1900 / 3000 * 255, rel=1e-5)
 
+    given.mask[30:] = False  # too small for AlexNet's layers
+    (row,) = score([given], PAPER, weighted={"lpips_alex": distance}).rows
+    assert np.isnan(row.values["lpips_alex"])
+
+
+@pytest.mark.parametrize("window", [(-1000.0, 2000.0), (0.0, 0.3)])
+def test_the_ends_of_the_window_are_0_and_255_to_the_last_bit(window):
+    ends = []
+
+    def distance(translated, target, data_range):
+        ends.append((translated.min(), translated.max()))
+        return 0.0
+
+    given = dataclasses.replace(sample(), target_window=window)
+    translate = lambda source: np.sign(source[..., :1])  # noqa: E731
+    weighted = {"lpips_vgg": distance}
+    score([given], PAPER, translate=translate, weighted=weighted)
+    assert ends == [(0, 255)]
+
 
 def test_a_box_too_small_for_vif_leaves_it_out_and_says_so():
     given = sample()
