@@ -68,6 +68,6 @@ setuptools.setup(
     extras_require={
         "beam": ["apache-beam>=2.77", "google-crc32c"],
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
-        "dev": ["pytest", "pytest-timeout", "scikit-image", "ruff"],
+        "dev": ["pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"],
     },
 )

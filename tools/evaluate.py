@@ -40,6 +40,11 @@ _OUTPUT_DIR = flags.DEFINE_string(
     "Where results go (default: WORKDIR/SPLIT_CHECKPOINT, with _PROTOCOL where "
     "it is not paper).",
 )
+_LPIPS_WEIGHTS = flags.DEFINE_list(
+    "lpips_weights",
+    [],
+    "Files that convert_lpips.py made; without one LPIPS is not computed.",
+)
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "last"], "Best by validation, or the last."
 )
@@ -98,6 +103,8 @@ def main(_: list[str]) -> None:
     generator, step = checkpoint.load_generator(run, _CHECKPOINT.value)
     translate = tf.function(generator, reduce_retracing=True)
 
+    weighted, not_computed = _lpips()
+
     def samples():
         return tqdm.tqdm(
             dataset.samples(split),
@@ -110,6 +117,7 @@ def main(_: list[str]) -> None:
         samples(),
         translate,
         protocol=protocol,
+        weighted=weighted,
         score_source=task.source == task.target,
         baselines=baselines.answers(task, dataset.info["train_body_mean"]),
         batch_size=_BATCH_SIZE.value,
@@ -134,6 +142,7 @@ def main(_: list[str]) -> None:
             "data_fingerprint": dataset.info["fingerprint"],
         },
         protocol=protocol,
+        not_computed=not_computed,
     )
     shown = examples.translate_chosen(
         dataset.samples(split), translate, examples.choose(scores.slices)
@@ -154,10 +163,33 @@ def main(_: list[str]) -> None:
             evaluate.summarise(scores.rows),
             unit=task.target.unit,
             protocol=protocol,
+            not_computed=not_computed,
         )
     )
     for path in (csv_path, json_path, picture_path):
         print(path)
+
+
+def _lpips() -> tuple[dict, dict[str, str]]:
+    """LPIPS as functions by name, and why others cannot be computed."""
+    from medgan_tf.evaluation import lpips
+
+    def function(model):
+        def distance(translated, target, *, data_range):
+            return float(
+                model.distance(
+                    translated[None], target[None], data_range=(0, data_range)
+                )[0]
+            )
+
+        return distance
+
+    models = [lpips.load(path) for path in _LPIPS_WEIGHTS.value]
+    reason = "no --lpips_weights for it; convert_lpips.py --help tells how"
+    return (
+        {f"lpips_{model.network}": function(model) for model in models},
+        {f"lpips_{network}": reason for network in ("alex", "vgg")},
+    )
 
 
 def run() -> None:

@@ -22,7 +22,7 @@ import scipy
 
 import medgan_tf
 from medgan_tf import errors
-from medgan_tf.evaluation import evaluate, protocols
+from medgan_tf.evaluation import evaluate, protocols, statistics
 
 NOT_COMPUTED = "not computed"
 NO_WEIGHTS = "it needs weights, which were not given"
@@ -78,6 +78,7 @@ def write_scores(
         )
     write_whole(csv_path, text.getvalue().encode())
 
+    summary = evaluate.summarise(rows)
     content = {
         "settings": dict(settings),
         "protocol": protocol.described(),
@@ -89,9 +90,9 @@ def write_scores(
             "python": platform.python_version(),
         },
         "images": {
-            name: dataclasses.asdict(summary)
-            for name, summary in evaluate.summarise(rows).items()
+            name: dataclasses.asdict(found) for name, found in summary.items()
         },
+        "statistics": _statistics(summary),
     }
     text = json.dumps(_strict(content), indent=2, allow_nan=False)
     write_whole(json_path, (text + "\n").encode())
@@ -153,6 +154,7 @@ def table(
         ).rstrip()
         for line in lines
     ]
+    text += _interval_lines(summary, protocol, unit)
     text.append(f"Protocol {protocol.name}; its settings are in scores.json.")
     text += [
         f"{protocol.measures[name].metric.label} is not computed: {reason}."
@@ -187,6 +189,69 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
             f"Cannot write {path}: {error.strerror}; choose a folder that is "
             "writable and has space."
         ) from error
+
+
+def _statistics(
+    summary: Mapping[str, evaluate.ImageSummary],
+) -> dict[str, dict]:
+    """Metric -> what `statistics` says of the images and of their differences.
+
+    The translation is compared with every other image, by patients; Holm's
+    family is the comparisons of one metric.
+    """
+    found = {}
+    for name in next(iter(summary.values())).patient_mean:
+        table = {
+            image: {p: values[name] for p, values in one.per_patient.items()}
+            for image, one in summary.items()
+        }
+        # Equal images have no finite PSNR, and a patient without bone no Dice.
+        unequal = [
+            image
+            for image, patients in table.items()
+            if not np.isfinite(list(patients.values())).all()
+        ]
+        for image in unequal:
+            del table[image]
+        found[name] = {
+            "images": {
+                image: dataclasses.asdict(statistics.describe(patients))
+                for image, patients in table.items()
+            },
+            "comparisons": [
+                dataclasses.asdict(one)
+                for one in statistics.compare_all(table, "translated")
+            ]
+            if len(table) > 1 and "translated" in table
+            else [],
+            "without_finite_numbers": unequal,
+        }
+    return found
+
+
+def _interval_lines(
+    summary: Mapping[str, evaluate.ImageSummary],
+    protocol: protocols.Protocol,
+    unit: str,
+) -> list[str]:
+    """The 95 % intervals of the translation, or why there are none."""
+    found = _statistics({"translated": summary["translated"]})
+    known = {
+        name: one["images"]["translated"]
+        for name, one in found.items()
+        if "translated" in one["images"]
+    }
+    words = [
+        f"{protocol.measures[name].label(unit)} "
+        f"{' to '.join(_cells([one['low'], one['high']]))}"
+        for name, one in known.items()
+        if one["low"] is not None
+    ]
+    notes = {one["note"] for one in known.values() if one["low"] is None}
+    lines = [f"95 % interval of translated over patients: {'; '.join(words)}."]
+    return lines * bool(words) + [
+        f"No 95 % interval: {note}." for note in sorted(notes)
+    ]
 
 
 def _strict(value: object) -> object:

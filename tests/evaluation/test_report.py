@@ -161,6 +161,7 @@ def test_the_table_is_aligned_and_points_to_the_better_direction():
         "PSNR (dB) ↑                            20.00            30.00",
         "MSE (0..255) ↓                       1500.00            65.00",
         "MAE (HU) ↓                            120.00            40.00",
+        "No 95 % interval: no interval from 2 patient(s), 5 needed.",
         "Protocol validation; its settings are in scores.json.",
     ]
 
@@ -204,3 +205,36 @@ def test_what_was_not_computed_has_a_reason_and_never_a_number(tmp_path):
     assert "VIF of translated is not defined in 1 of 2 slice(s)." in text
     (row,) = [t for t in text.splitlines() if t.startswith("LPIPS (VGG-16) ↓")]
     assert row.endswith("not computed")
+
+
+def test_intervals_and_paired_tests_stand_beside_the_means(tmp_path):
+    """Of eight patients the translation beats the source in every one."""
+    made = [
+        evaluate.Score(
+            f"p{k}",
+            0,
+            image,
+            {
+                "ssim": 0.5,
+                "psnr": math.inf if image == "source" else 20.0 + k,
+                "mse": 9.0,
+                "mae": mae,
+            },
+        )
+        for k in range(8)
+        for image, mae in (("source", 50.0 + k), ("translated", 30.0 + k / 2))
+    ]
+    report.write_scores(tmp_path, made, SETTINGS, protocol=CHEAP)
+    found = json.loads((tmp_path / "scores.json").read_text())["statistics"]
+    ours = found["mae"]["images"]["translated"]
+    assert ours["low"] < ours["mean"] == 31.75 < ours["high"]
+    (compared,) = found["mae"]["comparisons"]
+    # All eight differences have one sign: 2 / 2^8.
+    assert compared["p"] == pytest.approx(2 / 256)
+    assert abs(compared["mean_difference"]) == pytest.approx(53.5 - 31.75)
+    assert abs(compared["rank_biserial"]) == 1
+    # An image equal to its target has no finite PSNR, so none to compare.
+    assert found["psnr"]["without_finite_numbers"] == ["source"]
+    assert found["psnr"]["comparisons"] == []
+    text = report.table(evaluate.summarise(made), unit="HU", protocol=CHEAP)
+    assert f"MAE (HU) {ours['low']:.2f} to {ours['high']:.2f}" in text

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from medgan_tf.data import phantom
+from medgan_tf.evaluation import lpips
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 PATIENTS = ("ann", "bob", "cem")
@@ -30,6 +32,21 @@ def study(tmp_path):
             image = nib.Nifti1Image(images[name].array, TURN)
             nib.save(image, folder / f"{name}.nii.gz")
     return tmp_path / "study"
+
+
+def save_lpips(path):
+    """LPIPS on a random VGG-16; its own heads."""
+    golden = TOOLS.parent / "tests" / "golden"
+    maker = runpy.run_path(str(golden / "make_lpips.py"))
+    stored = np.load(golden / "lpips.npz")
+    heads = {
+        name.removeprefix("vgg/"): stored[name]
+        for name in stored.files
+        if name.startswith("vgg/lin")
+    }
+    backbone = maker["random_backbone"]("vgg", 0)
+    lpips.save(path, "vgg", backbone, heads, source="random")
+    return path
 
 
 def call(script, *arguments, cwd):
@@ -74,7 +91,13 @@ def test_from_files_of_patients_to_a_translated_volume(study, tmp_path):
         "--max_steps=2",
         cwd=tmp_path,
     )
-    shown = call("evaluate.py", "--workdir=run", cwd=tmp_path)
+    weights = save_lpips(tmp_path / "vgg.npz")
+    shown = call(
+        "evaluate.py",
+        "--workdir=run",
+        f"--lpips_weights={weights}",
+        cwd=tmp_path,
+    )
     call("export.py", "--workdir=run", "--output_dir=model", cwd=tmp_path)
     source = study / "cem" / "MR.nii.gz"
     told = call(
@@ -96,6 +119,11 @@ def test_from_files_of_patients_to_a_translated_volume(study, tmp_path):
     mean = scores["images"]["translated"]["patient_mean"]["mae"]
     found = [float(r["mae"]) for r in rows if r["image"] == "translated"]
     assert mean == pytest.approx(np.mean(found)) and mean > 0
+    assert all(float(row["lpips_vgg"]) > 0 for row in rows)
+    assert {row["lpips_alex"] for row in rows} == {""}
+    assert list(scores["not_computed"]) == ["lpips_alex"]
+    assert "is not computed: no --lpips_weights" in shown
+    assert scores["protocol"]["name"] == "paper"
     assert (results / "examples.png").read_bytes().startswith(b"\x89PNG")
 
     translated, source = nib.load(tmp_path / "ct.nii.gz"), nib.load(source)
