@@ -52,7 +52,10 @@ _MORE_SOURCES = flags.DEFINE_list(
     "default: each like the first.",
 )
 _TISSUES = flags.DEFINE_string(
-    "tissues", "", "The targets are label maps, of tissues of this table."
+    "tissues",
+    "",
+    "The targets are label maps, of tissues of this table: synthseg_head or "
+    "brainweb.",
 )
 _SPACING = flags.DEFINE_list(
     "spacing_mm",
@@ -149,6 +152,11 @@ def read(**simulation) -> Cohort:
     studies = _studies(task)
     if studies and studies[0].sources:
         task = _task(len(studies[0].sources))
+    if len(_MORE_SOURCES.value) > len(task.more_sources):
+        raise errors.UsageError(
+            f"--more_sources={','.join(_MORE_SOURCES.value)}: there are no "
+            "further sources; leave it out, or name their files."
+        )
     return Cohort(task, studies, options)
 
 

@@ -159,12 +159,14 @@ def _reword(message: str) -> str:
 
 
 def _what_is_lacking(error: Exception) -> str | None:
-    """Names the lack of memory or disk space behind `error`, if it is one."""
+    """Names the lack of memory, space or permission behind `error`, if any."""
     tensorflow = sys.modules.get("tensorflow")
     if isinstance(error, MemoryError):
         return f"out of memory, make the batch or the volume smaller. {error}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full, free some space. {error}"
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied; check who may read it."
     if tensorflow and isinstance(
         error, tensorflow.errors.ResourceExhaustedError
     ):

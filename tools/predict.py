@@ -45,7 +45,9 @@ def main(arguments: list[str]) -> None:
 
     pairs = _pairs(io, *map(pathlib.Path, arguments))
     for source, output in pairs:
-        if not _is_series(source, output):
+        if _is_series(source, output):
+            _check_folder(output)
+        else:
             io.check_writable(output)
     # Before TensorFlow is there: a file that is no volume is told at once.
     spacing_mm = _spacing_mm()
@@ -131,6 +133,18 @@ def _pairs(
             "folder as OUTPUT."
         ) from error
     return [(file, output / file.name) for file in found]
+
+
+def _check_folder(output: pathlib.Path) -> None:
+    """Refuses a folder that could not be made, before the work."""
+    if not os.access(output.parent, os.W_OK | os.X_OK) or (
+        os.path.exists(output)
+        and not (output.is_dir() and not any(output.iterdir()))
+    ):
+        raise errors.ResourceError(
+            f"{output}: cannot be made; expected a new folder in one that is "
+            "writable."
+        )
 
 
 def _is_series(source: pathlib.Path, output: pathlib.Path) -> bool:

@@ -36,7 +36,10 @@ _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "New folder for the records.", required=True
 )
 _TEST = flags.DEFINE_list(
-    "test_patients", [], "Patients to test on; default: drawn, see --split."
+    "test_patients",
+    [],
+    "Patients to test on, by commas (one with a comma in double quotes); "
+    "default: drawn, see --split.",
 )
 _VALIDATION = flags.DEFINE_list(
     "validation_patients", [], "Patients to validate on; default: drawn."
@@ -73,29 +76,29 @@ _RUNNER = flags.DEFINE_string(
     "share --output_dir and the input.",
 )
 _RUNNER_OPTIONS = flags.DEFINE_multi_string(
-    "runner_option", [], "A flag of Beam's own, such as --region=europe-west3."
+    "runner_option", [], "A flag of Beam's own, such as --region=europe-west3"
 )
 
 
 def main(_: list[str]) -> None:
     _cohort.check_flags()
-    _check_flags()
     fractions = _cohort.numbers("split", _SPLIT.value)
     if len(fractions) != 3:
         raise errors.UsageError(
             f"--split={','.join(_SPLIT.value)}: expected three shares, such as "
             "0.7,0.1,0.2."
         )
+    _check_flags()
     from medgan_tf.data import split as splits
 
     task, studies, options = _cohort.read(
         seed=_SEED.value, simulate=_simulate(), realisations=_REALISATIONS.value
     )
     if any(study.split for study in studies):
-        if _TEST.value or _VALIDATION.value:
+        if _TEST.value or _VALIDATION.value or flags.FLAGS["split"].present:
             raise errors.UsageError(
-                "--test_patients and --validation_patients are given, and the "
-                "manifest has a column `split`; expected one of them."
+                "a split is given by a flag, and the manifest has a column "
+                "`split`; expected one of them."
             )
         split = splits.given_split((s.patient, s.split) for s in studies)
     else:
@@ -106,6 +109,7 @@ def main(_: list[str]) -> None:
             fractions=fractions,
             seed=_SEED.value,
         )
+    _check_what_is_simulated(task, studies)
     _run.import_tensorflow()
     import tqdm
 
@@ -130,7 +134,7 @@ def main(_: list[str]) -> None:
             dataset = prepare.prepare_phantoms(
                 task, count, _OUTPUT_DIR.value, **settings
             )
-    except BaseException:
+    except (errors.DataError, KeyboardInterrupt):
         if finished := prepare.num_finished(_OUTPUT_DIR.value):
             print(
                 f"{finished} of {count} studies are kept in "
@@ -168,6 +172,32 @@ def _check_flags() -> None:
             "--test_patients and --validation_patients name patients of a "
             "--manifest or --input_dir; give one."
         )
+    if flags.FLAGS["split"].present and not (
+        _cohort.MANIFEST.value or _cohort.INPUT_DIR.value
+    ):
+        raise errors.UsageError(
+            "--split is for a --manifest or --input_dir; built-in patients "
+            "are split 70, 10, 20 per cent."
+        )
+
+
+def _check_what_is_simulated(task: tasks.Task, studies: list) -> None:
+    """Refuses options of a simulation where nothing is simulated."""
+    if task.simulator and not all(study.sources for study in studies):
+        return
+    if task.simulator and not studies:
+        return
+    asked = {
+        "--simulate": bool(_SIMULATE.value),
+        "--realisations": _REALISATIONS.value > 1,
+        "a CT": any(study.ct for study in studies),
+    }
+    for name, is_given in asked.items():
+        if is_given:
+            raise errors.UsageError(
+                f"{name} is given, and no source is to be simulated; leave it "
+                "out, or leave out the sources."
+            )
 
 
 def _simulate() -> dict[str, float | str | bool]:
@@ -188,7 +218,8 @@ def _simulate() -> dict[str, float | str | bool]:
         for name, parameter in inspect.signature(
             simulator.draw_parameters
         ).parameters.items()
-        if name != "rng"
+        # The number of a realisation is not the user's to give.
+        if name not in ("rng", "realisation")
     }
     options = {}
     for text in _SIMULATE.value:

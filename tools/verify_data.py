@@ -67,6 +67,7 @@ def main(_: list[str]) -> None:
 def _verify_images() -> tuple[list, list]:
     """Reports of the studies, and what concerns several."""
     task, studies, options = _cohort.read()
+    from medgan_tf.data import split as splits
     from medgan_tf.data import verify, verify_cohort, workers
 
     found = workers.map_in_order(
@@ -77,6 +78,12 @@ def _verify_images() -> tuple[list, list]:
     reports = list(_progress(found, len(studies)))
     cohort = verify_cohort.check_cohort(reports)
     sides = [(study.patient, study.split) for study in studies if study.split]
+    for patient, side in sides:
+        if side not in splits.SIDES:
+            raise errors.DataError(
+                f"The split of patient {patient} is {side!r}; expected "
+                f"{', '.join(splits.SIDES)}."
+            )
     cohort += verify_cohort.check_sides(sides)
     return reports, cohort
 

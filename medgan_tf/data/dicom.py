@@ -93,16 +93,21 @@ def list_series(folder: pathlib.Path) -> list[Series]:
         "PatientID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID "
         "Modality SeriesDescription"
     ).split()
-    fields: dict[str, tuple[str, ...]] = {}
-    files: dict[str, list[pathlib.Path]] = {}
-    for parent, _, children in sorted(os.walk(folder)):
+    fields: dict[tuple[str, ...], tuple[str, ...]] = {}
+    files: dict[tuple[str, ...], list[pathlib.Path]] = {}
+
+    def refuse(error: OSError):
+        raise error
+
+    for parent, _, children in sorted(os.walk(folder, onerror=refuse)):
         paths = [pathlib.Path(parent, child) for child in sorted(children)]
         for path in filter(dicom_slice.is_dicom, paths):
             header = dicom_slice.read_header(path, names)
             with dicom_slice.naming(path):
                 values = tuple(str(header.get(name) or "") for name in names)
-            fields.setdefault(header.SeriesInstanceUID, values)
-            files.setdefault(header.SeriesInstanceUID, []).append(path)
+            # Copies under another name may keep the UIDs of the original.
+            fields.setdefault(values[:3], values)
+            files.setdefault(values[:3], []).append(path)
     found = [Series(*fields[key], tuple(files[key])) for key in fields]
     return sorted(found, key=dataclasses.astuple)
 

@@ -3,8 +3,8 @@
 The series is new; patient, study, frame of reference and the place of each
 slice are the source's, so that a viewer lays the two upon each other. Modules
 are those of DICOM PS3.3 A.3 (CT), A.4 (MR) and A.21 (PET). No private field,
-no device and no free text of the source is copied, and nothing is burned into
-the pixels.
+no device and, but for what belongs to the patient and the study, no free text
+of the source is copied, and nothing is burned into the pixels.
 """
 
 from __future__ import annotations

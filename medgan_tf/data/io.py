@@ -152,6 +152,16 @@ def check_writable(path: str | os.PathLike) -> None:
             f"{final} exists and is not empty; choose a new folder for the "
             "slices."
         )
+    note = stacks.note_of(path)
+    if (
+        final == path
+        and _format(path) is stacks
+        and (os.path.exists(note) and not os.path.exists(path))
+    ):
+        raise errors.ResourceError(
+            f"{note}, which is to say where {path.name} lies, exists; choose "
+            "another name."
+        )
     if not os.access(final.parent, os.W_OK | os.X_OK) or path.is_dir():
         raise errors.ResourceError(
             f"{path}: cannot be written; check that the folder exists and is "
@@ -165,10 +175,13 @@ def files_of(path: str | os.PathLike) -> list[pathlib.Path]:
     form = _format(path)
     if form is dicom:
         return dicom.files_of(path)
-    folder = stacks.folder_of(path)
-    if form is not stacks or not os.path.isdir(folder):
+    if form is not stacks:
         return [path]
-    return sorted(file for file in folder.iterdir() if file.is_file())
+    folder = stacks.folder_of(path)
+    if os.path.isdir(folder):
+        return sorted(file for file in folder.iterdir() if file.is_file())
+    note = stacks.note_of(path)
+    return [path, note] if os.path.exists(note) else [path]
 
 
 def is_series(path: str | os.PathLike) -> bool:

@@ -6,7 +6,10 @@ their sign.
 
 from __future__ import annotations
 
+import math
+import os
 import pathlib
+import zlib
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +17,21 @@ import SimpleITK as sitk
 from medgan_tf import errors
 from medgan_tf.data import volume as volumes
 
+# Of a voxel, by MetaImage's word for its type.
+_BYTES = {
+    b"MET_CHAR": 1,
+    b"MET_UCHAR": 1,
+    b"MET_SHORT": 2,
+    b"MET_USHORT": 2,
+    b"MET_INT": 4,
+    b"MET_UINT": 4,
+    b"MET_LONG": 8,
+    b"MET_ULONG": 8,
+    b"MET_LONG_LONG": 8,
+    b"MET_ULONG_LONG": 8,
+    b"MET_FLOAT": 4,
+    b"MET_DOUBLE": 8,
+}
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -28,6 +46,8 @@ def read(path: pathlib.Path) -> volumes.Volume:
     try:
         reader.ReadImageInformation()
         _check_header(path, reader)
+        if path.suffix.lower() == ".mha":
+            _check_stream(path, reader.GetSize())
         image = reader.Execute()
     except RuntimeError as error:
         raise errors.refusal(
@@ -136,6 +156,40 @@ def _check_header(path: pathlib.Path, reader) -> None:
         )
     # SimpleITK tells a type's size only once it is read: the largest is 8.
     volumes.checked_count(path, size[:3], 4)
+
+
+def _check_stream(path: pathlib.Path, size: tuple[int, ...]) -> None:
+    """Refuses voxels that are damaged or cut, which ITK only prints.
+
+    Because it then goes on with what it could inflate.
+    """
+    with open(path, "rb") as file:
+        fields = {}
+        while b"ElementDataFile" not in fields:
+            line = file.readline(10_000)
+            if not line:
+                raise RuntimeError("its header does not end")
+            name, _, value = line.partition(b"=")
+            fields[name.strip()] = value.strip()
+        if fields[b"ElementDataFile"] != b"LOCAL":
+            raise RuntimeError("its voxels are in another file")
+        wanted = math.prod(size) * _BYTES.get(fields.get(b"ElementType"), 0)
+        found = 0
+        if fields.get(b"CompressedData", b"").lower() == b"true":
+            inflate = zlib.decompressobj()
+            while block := file.read(2**20):
+                try:
+                    found += len(inflate.decompress(block))
+                except zlib.error as error:
+                    raise RuntimeError(f"its stream: {error}") from error
+                if found > wanted:
+                    break
+            if not inflate.eof:
+                raise RuntimeError("its stream has no end")
+        else:
+            found = os.fstat(file.fileno()).st_size - file.tell()
+    if found != wanted:
+        raise RuntimeError(f"it has {found} bytes of voxels, not {wanted}")
 
 
 def _reason(error: RuntimeError) -> str:

@@ -57,7 +57,7 @@ def find(
 def _synthrad(suffix: str) -> Callable:
     """Case folders `[Task1/<region>/]<case>/{mr,ct}<suffix>`; 2023 and 2025.
 
-    `--source=cbct` takes that file instead of the one named like the
+    `--source=NAME` takes that file instead of the one named like the
     modality.
     """
 
@@ -93,10 +93,22 @@ def _autopet(folder, task, source, target) -> list[manifest.Study]:
         elif not sources[0].exists():
             continue
         study = file.parent
+        ct = file.with_name("CT.nii.gz")
         studies.append(
-            manifest.Study(study.parent.name, sources, file, study.name)
+            manifest.Study(
+                study.parent.name,
+                sources,
+                file,
+                study.name,
+                ct if _is_for_attenuation(task, sources, ct) else None,
+            )
         )
     return studies
+
+
+def _is_for_attenuation(task, sources, ct: pathlib.Path) -> bool:
+    """Whether a PET is to be simulated, and its CT is there."""
+    return task.simulator == "low_count_pet" and not sources and ct.exists()
 
 
 # What a BIDS file must say of itself, by task: (source, target).
@@ -125,7 +137,7 @@ def _bids(folder, task, source, target) -> list[manifest.Study]:
     files = sorted(
         file
         for file in folder.glob("sub-*/**/*")
-        if re.search(r"\.nii(\.gz)?$", file.name)
+        if re.search(r"^sub-[^_]+_.*\.nii(\.gz)?$", file.name)
     )
     targets = collections.defaultdict(list)
     for file in files:
@@ -140,9 +152,10 @@ def _bids(folder, task, source, target) -> list[manifest.Study]:
         ]
     studies = []
     for file in files:
-        if not _fits(file, source) or _session(file) not in targets:
-            continue
         patient, session = _session(file)
+        found = targets.get((patient, session)) or targets.get((patient, ""))
+        if not _fits(file, source) or not found:
+            continue
         others = [
             f
             for f in files
@@ -150,9 +163,7 @@ def _bids(folder, task, source, target) -> list[manifest.Study]:
         ]
         entities = file.name.split(".")[0].split("_")[1:-1]
         name = "_".join(entities) if len(others) > 1 else session
-        studies.append(
-            manifest.Study(patient, (file,), targets[patient, session][0], name)
-        )
+        studies.append(manifest.Study(patient, (file,), found[0], name))
     return studies
 
 
@@ -180,9 +191,9 @@ _DICOM_MODALITIES = {"PET": "PT", "CT": "CT", "MR": "MR"}
 def _dicom(folder, task, source, target) -> list[manifest.Study]:
     """A tree of DICOM files, in whatever folders.
 
-    Source and target are series of one patient in one frame of reference.
-    `--source` and `--target` are patterns of the series' descriptions, for
-    patients with several series of a modality.
+    Source and target are series of one patient in one frame of reference, each
+    in one folder, alone or among others. `--source` and `--target` are patterns
+    of the series' descriptions, for patients with several series of a modality.
     """
     groups = collections.defaultdict(list)
     for series in dicom.list_series(folder):
@@ -198,6 +209,8 @@ def _dicom(folder, task, source, target) -> list[manifest.Study]:
                 if series.modality == _DICOM_MODALITIES[modality.name]
                 and fnmatch.fnmatch(series.description, pattern or "*")
             ]
+            for series in found:
+                _check_series(series)
             return [series.files[0] for series in found]
 
         targets = chosen(task.target, target)
@@ -208,12 +221,34 @@ def _dicom(folder, task, source, target) -> list[manifest.Study]:
             continue
         _only(targets, "--target", "a pattern of its description")
         _only(sources, "--source", "a pattern of its description")
+        ct = chosen(tasks.CT, "") if task.target == tasks.PET else []
+        if len(ct) != 1 or task.simulator != "low_count_pet" or sources:
+            ct = [None]
         # A frame of reference says nothing to people; its end tells apart.
         name = frame.rsplit(".", 1)[-1] if patients[patient] > 1 else ""
         studies.append(
-            manifest.Study(patient, tuple(sources[:1]), targets[0], name)
+            manifest.Study(patient, tuple(sources[:1]), targets[0], name, ct[0])
         )
     return studies
+
+
+def _check_series(series: dicom.Series) -> None:
+    """Refuses a series that cannot be told from others, or is torn apart."""
+    if not series.patient:
+        raise errors.refusal(
+            series.files[0],
+            "no PatientID",
+            "one, because patients are split by it",
+            "write a --manifest that names the patients",
+        )
+    folders = sorted({file.parent for file in series.files})
+    if len(folders) > 1:
+        raise errors.refusal(
+            folders[0],
+            f"a part of series {series.series_uid}, another in {folders[1]}",
+            "each series in one folder",
+            "put its files together, or remove what is there twice",
+        )
 
 
 def _only(found: Iterable[pathlib.Path], flag: str, remedy: str) -> None:

@@ -76,6 +76,13 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
             f"{','.join(missing)} missing: its first line must be "
             f"{','.join(COLUMNS)}."
         )
+    for column in columns:
+        known = _like_a_column(column)
+        if known and known != column:
+            raise errors.DataError(
+                f"Manifest {path} has a column {column!r}, which looks like "
+                f"{known}; write it so, or give it another name."
+            )
     more = [c for c in columns if re.fullmatch(r"source_\d+", c)]
     more.sort(key=lambda column: int(column.removeprefix("source_")))
     studies = []
@@ -110,6 +117,15 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
     return checked(studies, str(path), path.parent)
 
 
+def _like_a_column(name: str) -> str | None:
+    """The column that a name is, or is meant to be."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().lower())
+    if numbered := re.fullmatch(r"source_?(\d+)", plain):
+        return f"source_{numbered[1]}"
+    known = {name: name for name in (*COLUMNS, "study", "ct", "split")}
+    return {**known, "side": "split"}.get(plain)
+
+
 def match_globs(
     input_dir: str | os.PathLike,
     sources: Sequence[str],
@@ -140,7 +156,7 @@ def match_globs(
     studies = []
     for patient in sorted(set().union(*found)):
         matches = [by_patient.get(patient, []) for by_patient in found]
-        for name, files in _by_study(patient, matches, patterns):
+        for name, files in _by_study(folder, patient, matches, patterns):
             last = len(sources)
             studies.append(
                 Study(
@@ -186,7 +202,10 @@ def _by_patient(
 
 
 def _by_study(
-    patient: str, matches: list[list[pathlib.Path]], patterns: list[str]
+    top: pathlib.Path,
+    patient: str,
+    matches: list[list[pathlib.Path]],
+    patterns: list[str],
 ) -> Iterator[tuple[str, list[pathlib.Path]]]:
     """Yields the name of each study and its file for each pattern."""
     if all(len(files) == 1 for files in matches):
@@ -214,10 +233,12 @@ def _by_study(
             present = next(p for p in patterns if p not in lacking)
             raise errors.DataError(
                 f"Patient {patient} has a file for {present} and none for "
-                f"{lacking[0]}; each study needs both: complete it, narrow "
-                "the pattern, or write a --manifest."
+                f"{lacking[0]}; each study needs both, in one folder where a "
+                "patient has several: complete it, narrow the pattern, or "
+                "write a --manifest."
             )
-        yield folder.name, [files[folder] for files in by_folder]
+        below = folder.parts[len(top.parts) + 1 :]
+        yield "_".join(below), [files[folder] for files in by_folder]
 
 
 def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
@@ -233,6 +254,13 @@ def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
             f"{names.count(twice)} times; expected each study once: leave "
             "one, or tell them apart in a column `study`."
         )
+    for text in (*patients, *(str(p) for s in studies for p in s.paths)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise errors.DataError(
+                f"{where}: {text!a} is not UTF-8; rename it."
+            ) from error
     seen, targets = {}, collections.defaultdict(set)
     for study in studies:
         for path in study.paths:

@@ -34,6 +34,9 @@ SIMULATORS = {"low_count_pet": low_count_pet, "mr_motion": mr_motion}
 LEAST_BODY = 0.01
 LEAST_COVERAGE = 0.5
 
+# A CT that does not go below shows no air, or is not in HU.
+_LEAST_AIR_HU = -200
+
 # Voxels of a PET scanner, for anatomy that comes on a finer grid.
 PET_VOXEL_MM = (2.0, 2.0, 2.0)
 
@@ -164,7 +167,7 @@ def prepare(
     cuts = []
     for number, (volume, simulation) in enumerate(sources):
         name = study
-        if options.realisations > 1:
+        if options.realisations > 1 and simulation:
             name = f"{study} {number}".strip()
         cuts.append(
             _cut_pair(task, patient, name, volume, images.target, simulation)
@@ -174,6 +177,7 @@ def prepare(
         first,
         samples=[sample for cut in cuts for sample in cut.samples],
         num_dropped=sum(cut.num_dropped for cut in cuts),
+        clipped=tuple(np.mean([cut.clipped for cut in cuts], axis=0).tolist()),
     )
 
 
@@ -190,8 +194,17 @@ def _cut_pair(
     grid = cut.geometry.sliced
     source_slices = cut.normalised()
     target_window = cut.windows[0]
+    own_window = preprocess.checked_window(target, task.target)
     if task.target != task.source:
-        target_window = preprocess.window_of(target, task.target)
+        target_window = own_window
+    beyond = preprocess.clipped_share(target.array, (-np.inf, target_window[1]))
+    if beyond > preprocess.MOST_CLIPPED:
+        raise errors.DataError(
+            f"{beyond:.0%} of the target's voxels are above "
+            f"{target_window[1]:g} {task.target.unit}, the top of the source's "
+            f"window, expected at most {preprocess.MOST_CLIPPED:.0%}: bring "
+            "both to one scale."
+        )
     seen = preprocess.resample(
         volumes.Volume(
             preprocess.field_of_view(source, task.source).astype(np.float32),
@@ -286,21 +299,30 @@ def simulate(
             "simulate it: name one."
         )
     simulator = SIMULATORS[task.simulator]
-    rng = np.random.default_rng(
-        [options.seed, *patient.encode(), *study.encode()]
-    )
+    rng = np.random.default_rng(_draws(options.seed, patient, study))
+    preprocess.checked_window(images.target, task.target)
     # The simulators take slices along the third axis; nothing is interpolated.
     upright = preprocess.resample(
         images.target,
         preprocess.slice_grid(images.target, (None, None, None)),
         outside=task.target.air,
     )
+    if task.simulator == "low_count_pet":
+        # What resampling left below 0, of which there is little.
+        upright = volumes.Volume(np.maximum(upright.array, 0), upright.affine)
     known = {}
     if images.ct is not None:
         if task.simulator != "low_count_pet":
             raise errors.DataError(
                 f"patient {patient} has a CT for the attenuation of PET, "
                 f"which task {task.name} does not simulate; leave it out."
+            )
+        lowest = float(images.ct.array.min())
+        if lowest > _LEAST_AIR_HU:
+            raise errors.DataError(
+                f"the CT for the attenuation of patient {patient} goes down to "
+                f"{lowest:g}, expected air below {_LEAST_AIR_HU} HU; check "
+                "which file it is and its unit."
             )
         ct = preprocess.resample(images.ct, upright, outside=tasks.CT.air)
         known["attenuation"] = attenuation.mu_map(ct)
@@ -311,6 +333,13 @@ def simulate(
         text = json.dumps(dataclasses.asdict(parameters))
         found.append(([source], text))
     return found
+
+
+def _draws(seed: int, patient: str, study: str) -> list[int]:
+    """What the draws of a study depend on."""
+    # A zero between, so that patient 1 of study 2 is not patient 12.
+    of_study = [0, *study.encode()] if study else []
+    return [seed, *patient.encode(), *of_study]
 
 
 def _read(study: manifest.Study, options: Options) -> Images:
@@ -324,6 +353,8 @@ def _read(study: manifest.Study, options: Options) -> Images:
     for path, source in zip(study.sources, sources, strict=True):
         preprocess.check_pair(source, target, (str(path), str(study.target)))
     ct = study.ct and read(study.ct)
+    if ct is not None:
+        preprocess.check_pair(target, ct, (str(study.target), str(study.ct)))
     return Images(sources or None, target, ct)
 
 
@@ -331,7 +362,9 @@ def _from_labels(
     task: tasks.Task, study: manifest.Study, options: Options
 ) -> Images:
     """The images that scanners would make of an anatomy of labels."""
-    rng = np.random.default_rng([options.seed, *study.patient.encode(), 1])
+    rng = np.random.default_rng(
+        [*_draws(options.seed, study.patient, study.name), 1]
+    )
     made = label_map.apply(
         _read_volume(study.target, options),
         label_map.TABLES[options.tissues],

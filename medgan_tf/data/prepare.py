@@ -134,7 +134,7 @@ def prepare_shard(
         "channels": prepared.samples[0].source.shape[-1],
     }
     del facts["samples"]
-    unfinished = note.with_suffix(".tmp")
+    unfinished = note.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(facts))
     os.replace(unfinished, note)
     return facts
@@ -180,12 +180,15 @@ def _summary(task, options, items, found) -> dict:
 
 def _key(task: tasks.Task, options: pairs.Options, item: Item) -> str:
     """A name for all that decides on the bits of a shard."""
-    files = []
-    for path in () if isinstance(item, int) else item.paths:
-        for file in io.files_of(path):
-            state = file.stat()
-            files.append([str(file), state.st_size, state.st_mtime_ns])
-    who = item if isinstance(item, int) else [item.patient, item.name]
+    who, files = item, []
+    if not isinstance(item, int):
+        who = [item.patient, item.name]
+        # In turn, so that a file that changes its role changes the key.
+        for path in (*item.sources, item.target, item.ct):
+            files.append([])
+            for file in io.files_of(path) if path else ():
+                state = file.stat()
+                files[-1].append([str(file), state.st_size, state.st_mtime_ns])
     text = json.dumps(
         [
             medgan_tf.__version__,

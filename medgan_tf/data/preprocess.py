@@ -124,7 +124,7 @@ def cut(sources: Sequence[volumes.Volume], task: tasks.Task) -> CutVolume:
         )
     first, modality = sources[0], task.source
     windows = tuple(
-        _checked_window(volume, kind)
+        checked_window(volume, kind)
         for volume, kind in zip(sources, task.sources, strict=True)
     )
     grid = slice_grid(first, task.voxel_size_mm)
@@ -154,7 +154,7 @@ def cut(sources: Sequence[volumes.Volume], task: tasks.Task) -> CutVolume:
     return CutVolume(np.stack(slices, axis=-1), geometry, windows)
 
 
-def _checked_window(
+def checked_window(
     volume: volumes.Volume, modality: tasks.Modality
 ) -> tuple[float, float]:
     """The window of a volume, once its values look like the modality's."""

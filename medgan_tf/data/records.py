@@ -29,6 +29,9 @@ INFO_FILE = "dataset.json"
 COMPRESSION = "GZIP"
 SPLITS = ("train", "validation", "test")
 SHARD_SUFFIX = "tfrecord"
+# Says that a folder of unfinished records is ours, and is locked while it is
+# worked on.
+_MARK = ".unfinished_records"
 
 # Bytes of text that a Sample has.
 _TEXTS = ("patient", "study", "simulation")
@@ -160,7 +163,7 @@ def write_shard(
     Raises:
       errors.ResourceError: the disk is full or the folder not writable.
     """
-    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     patient, num_records = "", 0
     try:
         with tf.io.TFRecordWriter(str(unfinished), COMPRESSION) as writer:
@@ -171,8 +174,8 @@ def write_shard(
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or error.message
         raise errors.ResourceError(
-            f"Cannot write records to {path.parent} ({reason}); free some "
-            "space."
+            f"Cannot write records to {path.parent} ({reason}); check that "
+            "the folder is there and has space."
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -186,7 +189,7 @@ def is_whole(path: pathlib.Path, shard: dict) -> bool:
         found = _digest(path)
     except OSError:
         return False
-    return all(found[name] == shard[name] for name in found)
+    return all(found[name] == shard.get(name) for name in found)
 
 
 def _digest(path: pathlib.Path) -> dict[str, str | int]:
@@ -236,9 +239,16 @@ class Writer:
 
     def __enter__(self) -> Writer:
         self._made = [f for f in self.work.parents if not os.path.exists(f)]
+        mark = self.work / _MARK
+        if os.path.exists(self.work) and not os.path.exists(mark):
+            raise errors.ResourceError(
+                f"{self.work} exists and was not made by a preparation; "
+                "expected no such folder: move it, or choose another "
+                "--output_dir."
+            )
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.work / "lock", "w")
+            self._lock = open(mark, "w")
         except OSError as error:
             raise errors.ResourceError(
                 f"{self._folder} cannot be made "
@@ -256,14 +266,19 @@ class Writer:
 
     def __exit__(self, *exception) -> None:
         if os.path.isdir(self.work):
-            for file in list(self.work.iterdir()):
-                both = (".json", f".{SHARD_SUFFIX}")
-                if file.suffix not in both or not all(
-                    os.path.exists(file.with_suffix(suffix)) for suffix in both
-                ):
-                    file.unlink(missing_ok=True)
-            if not any(self.work.iterdir()):
-                self.work.rmdir()
+            both = (".json", f".{SHARD_SUFFIX}")
+            kept = [
+                file
+                for file in self._own_files()
+                if file.suffix in both
+                and all(os.path.exists(file.with_suffix(s)) for s in both)
+            ]
+            for file in set(self._own_files()) - set(kept):
+                file.unlink(missing_ok=True)
+            if not kept:
+                (self.work / _MARK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.work.rmdir()
         self._lock.close()
         # Nothing is left of a data set of which nothing was finished.
         for folder in self._made:
@@ -302,17 +317,27 @@ class Writer:
             "splits": splits,
         }
         text = json.dumps(info, indent=1, allow_nan=False)
-        shards = {
+        named = {
             s["name"] for split in splits.values() for s in split["shards"]
         }
-        for file in self.work.iterdir():
-            if file.name not in shards:
+        for file in self._own_files():
+            if file.name not in named:
                 file.unlink()
+        (self.work / _MARK).unlink()
         (self.work / INFO_FILE).write_text(text + "\n")
         if self._folder.exists():
             self._folder.rmdir()
         os.rename(self.work, self._folder)
         return Dataset(self._folder, info)
+
+    def _own_files(self) -> list[pathlib.Path]:
+        """Files in `work` that a preparation made: nobody else's."""
+        return [
+            file
+            for file in self.work.iterdir()
+            if file.suffix in (".json", f".{SHARD_SUFFIX}", ".tmp")
+            or f".{SHARD_SUFFIX}-" in file.name
+        ]
 
     def _finish_split(self, split: str) -> dict:
         found = self._shards[split]

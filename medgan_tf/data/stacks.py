@@ -3,11 +3,13 @@
 They hold numbers, neither millimetres nor units. What is missing stands in
 `volume.json` in the folder of the slices, or in `NAME.json` beside NAME.npy:
 
-    {"affine": [[...], ...], "slope": 1.0, "intercept": -1024.0}
+    {"affine": [[...], ...], "shape": [256, 256, 90],
+     "slope": 1.0, "intercept": -1024.0}
 
 `affine` is 4 x 4, voxel index -> RAS+ mm; `slope` and `intercept` lead from
-the stored number to the unit. In its place the user may give the spacing: the
-axes are then taken for left, posterior, superior, the values for the unit.
+the stored number to the unit; `shape`, by which a missing slice is seen, may
+be left out. In place of the file the user may give the spacing: the axes are
+then taken for left, posterior, superior, the values for the unit.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import pathlib
 import re
+import zipfile
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,6 +33,14 @@ _STEPS = 2**16 - 1
 def folder_of(path: pathlib.Path) -> pathlib.Path:
     """The folder that `folder/*.png` stands for; any other path itself."""
     return path.parent if path.name.startswith("*.") else path
+
+
+def note_of(path: pathlib.Path) -> pathlib.Path:
+    """The JSON file that says where a volume lies; it may be absent."""
+    if path.suffix.lower() == ".npy":
+        return path.with_suffix(".json")
+    folder = folder_of(path)
+    return (folder if os.path.isdir(folder) else folder.parent) / "volume.json"
 
 
 def is_stack(folder: pathlib.Path) -> bool:
@@ -54,13 +65,13 @@ def read(
         is not of real numbers and three axes, or the spacing is unknown.
     """
     path = folder_of(path)
-    if path.suffix == ".npy":
-        stored, note = _load(path), path.with_suffix(".json")
+    note = note_of(path)
+    if path.suffix.lower() == ".npy":
+        stored = _load(path)
     else:
         files = _slices(path) if os.path.isdir(path) else [path]
         stored = _read_slices(path, files)
-        note = (path if os.path.isdir(path) else path.parent) / "volume.json"
-    affine, slope, intercept = _place(path, note, spacing_mm)
+    affine, slope, intercept = _place(path, note, stored.shape, spacing_mm)
     array = stored.astype(np.float64) * slope + intercept
     return volumes.Volume(np.ascontiguousarray(array, np.float32), affine)
 
@@ -79,8 +90,13 @@ def write(
       DataError: the name is that of a single slice.
     """
     del like
-    note = {"affine": volume.affine.tolist(), "slope": 1.0, "intercept": 0.0}
-    if path.suffix == ".npy":
+    note = {
+        "affine": volume.affine.tolist(),
+        "shape": list(volume.shape),
+        "slope": 1.0,
+        "intercept": 0.0,
+    }
+    if path.suffix.lower() == ".npy":
         with open(path, "wb") as file:
             np.save(file, np.ascontiguousarray(volume.array, np.float32))
         # The name without that of the process that writes it.
@@ -105,7 +121,12 @@ def write(
 
 def _slices(folder: pathlib.Path) -> list[pathlib.Path]:
     """Files of slices in the order of the numbers in their names."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES]
+    files = [
+        file
+        for file in folder.iterdir()
+        # macOS leaves "._NAME" beside each file.
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    ]
 
     def natural(file: pathlib.Path):
         parts = re.split(r"(\d+)", file.name)
@@ -158,7 +179,9 @@ def _read_slices(path: pathlib.Path, files: list[pathlib.Path]) -> np.ndarray:
 def _load(path: pathlib.Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of several")
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise errors.refusal(
             path,
             f"no array of numbers ({error})",
@@ -179,6 +202,7 @@ def _load(path: pathlib.Path) -> np.ndarray:
 def _place(
     path: pathlib.Path,
     note: pathlib.Path,
+    shape: tuple[int, ...],
     spacing_mm: tuple[float, float, float] | None,
 ) -> tuple[np.ndarray, float, float]:
     """Affine, slope and intercept, from the JSON file or the user."""
@@ -195,6 +219,7 @@ def _place(
                 or not np.isfinite([slope, intercept]).all()
             ):
                 raise ValueError("the affine is not 4 x 4 or a number is NaN")
+            wanted = tuple(content.get("shape", shape))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.refusal(
                 note,
@@ -202,6 +227,13 @@ def _place(
                 '{"affine": 4 x 4 numbers, "slope": s, "intercept": i}',
                 "mend it, or remove it and give --spacing_mm",
             ) from error
+        if wanted != shape:
+            raise errors.refusal(
+                path,
+                f"{' x '.join(map(str, shape))} voxels",
+                f"{' x '.join(map(str, wanted))} by {note.name}",
+                "complete the slices",
+            )
         return affine, slope, intercept
     if spacing_mm is None:
         raise errors.refusal(

@@ -6,7 +6,9 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from typing import TypeVar
@@ -42,7 +44,7 @@ def map_in_order(
     pool = concurrent.futures.ProcessPoolExecutor(
         min(num_workers, len(items)),
         context,
-        initializer=_leave_signals_to_the_parent,
+        initializer=_begin,
         initargs=(start,),
     )
     before = set(multiprocessing.active_children())
@@ -81,13 +83,22 @@ def _signals_held():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _leave_signals_to_the_parent(start: Callable[[], None] | None) -> None:
-    """Ctrl-C reaches every process; one of them is to speak of it."""
+def _begin(start: Callable[[], None] | None) -> None:
+    """What a process does before its first item."""
+    # It must not go on writing when nobody waits for it any more.
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # Ctrl-C reaches every process; one of them is to speak of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     held = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
     if start is not None:
         start()
+
+
+def _end_with(parent) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -224,3 +224,54 @@ def test_arrays_that_are_no_volume_are_refused(tmp_path, content, words):
     np.save(tmp_path / "a.npy", content, allow_pickle=True)
     with pytest.raises(errors.DataError, match=words):
         io.read_volume(tmp_path / "a.npy", spacing_mm=(1, 1, 1))
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_damaged_mha_is_never_read_as_good(tmp_path, place, compress):
+    """ITK prints that it could not inflate the voxels, and goes on."""
+    values = np.random.default_rng(0).normal(0, 500, (30, 40, 20))
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(
+        itk_image(np.rint(values), np.int16), str(path), useCompression=compress
+    )
+    whole = io.read_volume(path).array
+    content = bytearray(path.read_bytes())
+    if compress:
+        content[int(place * len(content))] ^= 255
+    else:
+        del content[int(place * len(content)) :]
+    path.write_bytes(content)
+    with pytest.raises(errors.DataError, match="a.mha: found a damaged image"):
+        io.read_volume(path)
+    assert whole.shape == (30, 40, 20)
+
+
+def test_a_stack_of_which_a_slice_is_missing_is_refused(tmp_path, array):
+    io.write_volume(tmp_path / "s" / "*.png", volume.Volume(array, np.eye(4)))
+    (tmp_path / "s" / "0001.png").unlink()
+    with pytest.raises(errors.DataError, match="5 x 4 x 2 voxels, expected 5"):
+        io.read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4"])
+def test_what_is_no_array_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(errors.DataError, match="a.npy: found no array"):
+        io.read_volume(tmp_path / "a.npy", spacing_mm=(1, 1, 1))
+
+
+def test_the_note_of_a_stack_is_one_of_its_files(tmp_path, array):
+    """Because a changed slope changes every value."""
+    io.write_volume(tmp_path / "a.npy", volume.Volume(array, np.eye(4)))
+    names = [path.name for path in io.files_of(tmp_path / "a.npy")]
+    assert names == ["a.npy", "a.json"]
+    io.write_volume(tmp_path / "s" / "*.png", volume.Volume(array, np.eye(4)))
+    assert len(io.files_of(tmp_path / "s")) == 4
+
+
+def test_a_note_of_something_else_is_not_overwritten(tmp_path, array):
+    (tmp_path / "a.json").write_text("mine")
+    with pytest.raises(errors.ResourceError, match="a.json.*exists"):
+        io.write_volume(tmp_path / "a.npy", volume.Volume(array, np.eye(4)))
+    assert (tmp_path / "a.json").read_text() == "mine"

@@ -1,7 +1,9 @@
 """Studies are found in the folders of challenges and hospitals."""
 
+import functools
 import pathlib
 
+import pydicom
 import pytest
 
 from medgan_tf import errors, tasks
@@ -30,6 +32,7 @@ def tree(tmp_path):
             for study in studies
         ]
 
+    find.folder = tmp_path
     return find
 
 
@@ -53,10 +56,10 @@ def test_synthrad_cases_are_patients(tree, layout, top, suffix):
     ]
 
 
-def test_the_cone_beam_task_of_synthrad_is_a_word_away(tree):
-    files = "Task2/AB/2ABA005/cbct.mha", "Task2/AB/2ABA005/ct.mha"
-    assert tree("synthrad2025", "mr_ct", *files, source="cbct") == [
-        ("2ABA005", "", *files)
+def test_another_file_of_a_case_may_be_named(tree):
+    files = "Task1/AB/1ABA005/mr_t2.mha", "Task1/AB/1ABA005/ct.mha"
+    assert tree("synthrad2025", "mr_ct", *files, source="mr_t2") == [
+        ("1ABA005", "", *files)
     ]
     with pytest.raises(errors.DataError, match="found no study with MR and CT"):
         tree("synthrad2025", "mr_ct")
@@ -79,6 +82,8 @@ def test_the_studies_of_an_autopet_patient_are_told_apart(tree):
     ]
     (first, _) = tree("autopet", "pet_denoise")
     assert first[2:] == ("PETCT_01/2001-NA-1/SUV.nii.gz",)
+    study, _ = layouts.find("autopet", tree.folder, tasks.TASKS["pet_denoise"])
+    assert study.ct == study.target.with_name("CT.nii.gz")
     (first, _) = tree("autopet", "pet_ct", target="CTres")
     assert first[3].endswith("CTres.nii.gz")
 
@@ -164,3 +169,62 @@ def test_a_tree_of_dicom_files_is_paired_by_frame_of_reference(shared_data):
         == source.relative_to(folder / "STS_025").parent
     )
     assert study.target.parent == folder / "STS_025" / "CT" / "image"
+
+
+def test_a_scan_of_a_session_is_paired_with_one_without_sessions(tree):
+    files = (
+        "sub-1/ses-1/anat/sub-1_ses-1_T1w.nii",
+        "sub-1/ct/sub-1_ct.nii",
+        "sub-1/anat/T1w.nii",  # No BIDS name; passed over.
+    )
+    assert tree("bids", "mr_ct", *files) == [("sub-1", "1", *files[:2])]
+
+
+def series(folder, uid, patient="ann", **tags):
+    """Two slices of CT, headers alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(2):
+        header = pydicom.Dataset()
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header.PatientID = patient
+        header.StudyInstanceUID = "1.2"
+        header.SeriesInstanceUID = uid
+        header.FrameOfReferenceUID = "1.3"
+        header.Modality = "CT"
+        header.SOPClassUID = pydicom.uid.CTImageStorage
+        header.SOPInstanceUID = f"{uid}.{k}"
+        for name, value in tags.items():
+            setattr(header, name, value)
+        name = f"{uid}.{patient}.{k}"
+        header.save_as(folder / name, enforce_file_format=True)
+
+
+def test_series_of_dicom_that_cannot_be_told_apart_are_refused(tmp_path):
+    find = functools.partial(
+        layouts.find, "dicom", tmp_path, tasks.TASKS["pet_ct"]
+    )
+    series(tmp_path / "pet", "1.9", Modality="PT")
+    series(tmp_path / "a", "1.5")
+    (study,) = find()
+    assert study.target.parent == tmp_path / "a"
+    # The same series in a second folder: torn apart, or there twice.
+    series(tmp_path / "b", "1.5")
+    with pytest.raises(errors.DataError, match="each series in one folder"):
+        find()
+
+
+def test_dicom_without_a_patient_is_refused(tmp_path):
+    series(tmp_path / "pet", "1.9", patient="", Modality="PT")
+    series(tmp_path / "a", "1.5", patient="")
+    with pytest.raises(errors.DataError, match="found no PatientID"):
+        layouts.find("dicom", tmp_path, tasks.TASKS["pet_ct"])
+
+
+def test_the_same_series_uid_of_two_patients_is_two_series(tmp_path):
+    for patient in ("ann", "bob"):
+        folder = tmp_path / patient
+        series(folder / "pet", "1.9", patient=patient, Modality="PT")
+        series(folder / "ct", "1.5", patient=patient)
+    found = layouts.find("dicom", tmp_path, tasks.TASKS["pet_ct"])
+    assert [study.patient for study in found] == ["ann", "bob"]

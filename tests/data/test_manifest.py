@@ -1,5 +1,6 @@
 """A list of files that cannot be a cohort is refused before any is read."""
 
+import os
 import pathlib
 
 import pytest
@@ -144,3 +145,49 @@ def test_patterns_that_do_not_pair_are_refused(
 def test_an_input_folder_that_is_not_there_is_refused(tmp_path):
     message = refusal(manifest.match_globs, tmp_path / "no", [], "*.nii")
     assert "is not a folder" in message
+
+
+@pytest.mark.parametrize("column", ["Split", "source2", "CT", "Study", "side"])
+def test_a_column_that_is_nearly_one_of_ours_is_refused(study, column):
+    path = study(f"patient,source,target,{column}\nann,,ann/CT.nii,x\n")
+    assert "looks like" in refusal(manifest.read_csv, path)
+
+
+def test_further_columns_are_channels_studies_ct_and_split(study, tmp_path):
+    path = study(
+        "patient,study,source,source_2,target,ct,split\n"
+        "ann,1,ann/MR.nii,p001/T1.nii,ann/CT.nii,,train\n"
+        "bob,,,,bob/CT.nii,bob/MR.nii,test\n"
+    )
+    first, second = manifest.read_csv(path)
+    assert [p.name for p in first.sources] == ["MR.nii", "T1.nii"]
+    assert (first.name, first.ct, first.split) == ("1", None, "train")
+    assert (second.ct, second.split) == (tmp_path / "bob" / "MR.nii", "test")
+    path = study("patient,source,source_2,target\nann,ann/MR.nii,,ann/CT.nii\n")
+    assert "2 sources are wanted, 1 are there" in refusal(
+        manifest.read_csv, path
+    )
+
+
+def test_several_matches_of_a_patient_are_studies_by_folder(tmp_path):
+    for session in ("s1", "s2"):
+        folder = tmp_path / "ann" / session / "anat"
+        folder.mkdir(parents=True)
+        for name in ("MR.nii", "CT.nii"):
+            (folder / name).touch()
+    found = manifest.match_globs(tmp_path, ["*/*/*/MR.nii"], "*/*/*/CT.nii")
+    assert [study.name for study in found] == ["s1_anat", "s2_anat"]
+    (tmp_path / "ann" / "s2" / "anat" / "CT.nii").unlink()
+    message = refusal(
+        manifest.match_globs, tmp_path, ["*/*/*/MR.nii"], "*/*/*/CT.nii"
+    )
+    assert "in one folder" in message
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
+    name = os.fsdecode(b"M\xfcller")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "CT.nii").touch()
+    assert "not UTF-8" in refusal(
+        manifest.match_globs, tmp_path, [], "*/CT.nii"
+    )

@@ -132,7 +132,7 @@ def test_the_mean_over_the_body_is_that_of_the_target(images):
 
 def test_the_share_beyond_the_window_is_told(images):
     ct = images["CT"].array.copy()
-    ct[:, :, 0] = np.where(ct[:, :, 0] > 0, 3000.0, ct[:, :, 0])
+    ct[10:14, 10:14, 0] = 3000.0
     # A twentieth of the window below it is the noise of air.
     beyond = (ct > 2000) | (ct < -1150)
     prepared = prepare(MR_CT, images["MR"], with_array(images["CT"], ct))
@@ -146,7 +146,7 @@ def test_a_missing_source_that_cannot_be_simulated_is_refused(images):
 
 def test_a_target_without_body_is_refused(images):
     air = with_array(images["CT"], np.minimum(images["CT"].array, -600))
-    with pytest.raises(errors.DataError, match="no slice of patient ann"):
+    with pytest.raises(errors.DataError, match="CT values go up to -600"):
         prepare(MR_CT, images["MR"], air)
 
 
@@ -226,15 +226,15 @@ def test_a_damaged_file_is_refused_by_name(files):
 
 def test_what_is_wrong_with_the_pair_names_both_files(images, files):
     air = with_array(images["CT"], np.minimum(images["CT"].array, -600))
-    with pytest.raises(errors.DataError, match="MR.nii.gz and .*CT.nii.gz: no"):
+    with pytest.raises(errors.DataError, match="MR.nii.gz and .*CT.nii.gz: CT"):
         pairs.prepare_study(MR_CT, pairs.Options(), files(CT=air))
 
 
 def test_negative_activity_cannot_be_simulated(images, tmp_path):
-    negative = with_array(images["PET"], images["PET"].array - 1)
+    negative = with_array(images["PET"], images["PET"].array - 2)
     io.write_volume(tmp_path / "PET.nii", negative)
     pair = manifest.Study("ann", (), tmp_path / "PET.nii")
-    with pytest.raises(errors.DataError, match="PET.nii: PET values go down"):
+    with pytest.raises(errors.DataError, match="PET.nii: .*clearly below 0"):
         pairs.prepare_study(DENOISE, pairs.Options(), pair)
 
 
@@ -258,3 +258,74 @@ def test_what_the_source_does_not_show_is_air_in_the_target():
     np.testing.assert_allclose(hounsfield[sample.mask], 40, atol=0.5)
     np.testing.assert_allclose(hounsfield[~sample.mask], -1000, atol=0.5)
     assert prepared.body_sum / prepared.body_voxels == pytest.approx(40)
+
+
+def test_what_resampling_left_below_zero_counts_as_no_activity(images):
+    array = images["PET"].array.copy()
+    array[0, 0, 0] = -0.01
+    made = prepare(DENOISE, None, with_array(images["PET"], array))
+    plain = prepare(DENOISE, None, images["PET"])
+    np.testing.assert_array_equal(
+        made.samples[0].source, plain.samples[0].source
+    )
+
+
+def test_a_target_on_another_scale_than_the_source_is_refused(images):
+    """An MR pair of which one was divided by 2."""
+    row = tasks.adapted(
+        tasks.TASKS["mr_motion"], voxel_size_mm=(None, None, None)
+    )
+    half = with_array(images["MR"], images["MR"].array / 2)
+    with pytest.raises(errors.DataError, match="bring both to one scale"):
+        prepare(row, half, images["MR"])
+    assert prepare(row, images["MR"], half).samples
+
+
+def test_a_target_in_another_unit_is_refused(images):
+    becquerel = with_array(images["PET"], images["PET"].array * 5000)
+    with pytest.raises(errors.DataError, match="convert the image to SUV"):
+        prepare(DENOISE, images["PET"], becquerel)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda ct: np.abs(ct), "goes down to 0|goes down to"),
+        (lambda ct: ct + 1024, "expected air below -200 HU"),
+    ],
+)
+def test_a_ct_for_the_attenuation_must_be_one(images, change, words):
+    ct = with_array(images["CT"], change(images["CT"].array))
+    made = pairs.Images(None, images["PET"], ct)
+    with pytest.raises(errors.DataError, match=words):
+        pairs.prepare(DENOISE, "ann", made, pairs.Options())
+
+
+def test_attenuation_changes_the_noise_and_not_the_anatomy(images):
+    plain = prepare(DENOISE, None, images["PET"]).samples[2]
+    made = pairs.prepare(
+        DENOISE,
+        "ann",
+        pairs.Images(None, images["PET"], images["CT"]),
+        pairs.Options(),
+    ).samples[2]
+    assert not np.array_equal(made.source, plain.source)
+    np.testing.assert_array_equal(made.target, plain.target)
+
+
+def test_realisations_are_studies_with_noise_of_their_own(images):
+    images = pairs.Images(None, images["PET"])
+    options = pairs.Options(realisations=3)
+    made = pairs.prepare(DENOISE, "ann", images, options)
+    assert {s.study for s in made.samples} == {"0", "1", "2"}
+    first, second, _ = (
+        next(s for s in made.samples if s.study == name) for name in "012"
+    )
+    assert first.slice_index == second.slice_index
+    np.testing.assert_array_equal(first.target, second.target)
+    assert not np.array_equal(first.source, second.source)
+
+
+def test_draws_of_study_2_of_patient_1_are_not_those_of_patient_12():
+    draws = [pairs._draws(0, "P1", "2"), pairs._draws(0, "P12", "")]
+    assert draws[0] != draws[1]

@@ -150,7 +150,11 @@ def test_a_shard_that_has_a_note_beside_it_is_kept_for_the_next_attempt(
         shard = records.write_shard(path, [make("ann"), make("ann", 1)])
         (writer.work / "key.json").touch()
         (writer.work / "half.tfrecord.tmp").touch()
-    assert names(tmp_path / "data.incomplete") == ["key.json", "key.tfrecord"]
+    assert names(tmp_path / "data.incomplete") == [
+        ".unfinished_records",
+        "key.json",
+        "key.tfrecord",
+    ]
     assert records.is_whole(tmp_path / "data.incomplete/key.tfrecord", shard)
     with records.Writer(tmp_path / "data", "mr_ct") as writer:
         writer.take("train", path, shard)
@@ -270,3 +274,20 @@ def test_a_flipped_bit_is_found_when_the_record_is_read(dataset):
     path.write_bytes(content)
     with pytest.raises(errors.DataError, match="damaged test record"):
         list(records.open_dataset(dataset.folder).samples("test"))
+
+
+def test_a_folder_that_only_has_the_name_is_left_alone(tmp_path):
+    mine = tmp_path / "data.incomplete"
+    mine.mkdir()
+    (mine / "patients.csv").touch()
+    with pytest.raises(errors.ResourceError, match="not made by a preparation"):
+        with records.Writer(tmp_path / "data", "mr_ct"):
+            pass
+    assert names(mine) == ["patients.csv"]
+
+
+def test_what_others_put_beside_the_shards_is_left_alone(tmp_path):
+    with records.Writer(tmp_path / "data", "mr_ct") as writer:
+        (writer.work / "notes.txt").touch()
+        (writer.work / "folder").mkdir()
+    assert names(tmp_path / "data.incomplete") == ["folder", "notes.txt"]

@@ -204,7 +204,7 @@ def test_after_a_signal_the_same_command_goes_on_where_it_was(
     assert process.returncode == 128 + number
     assert os.listdir(tmp_path) == ["records.incomplete"]
     finished = {path.suffix for path in work.iterdir()}
-    assert finished == {".json", ".tfrecord"}
+    assert finished == {"", ".json", ".tfrecord"}
     count = len(list(work.glob("*.json")))
     assert f"{count} of 20 studies are kept" in shown
     before = {p.name: p.stat().st_mtime_ns for p in work.glob("*.tfrecord")}
@@ -219,3 +219,64 @@ def test_after_a_signal_the_same_command_goes_on_where_it_was(
     # A shard that is taken over is renamed, not written again.
     after = {p.stat().st_mtime_ns for p in (tmp_path / "records").iterdir()}
     assert set(before.values()) < after
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    command = ["--output_dir=records", "--task=mr_ct", "--workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *command],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    work = tmp_path / "records.incomplete"
+    for _ in range(900):
+        if work.is_dir() and list(work.glob("*.json")):
+            break
+        time.sleep(0.1)
+    children = [
+        int(pid)
+        for pid in pathlib.Path(
+            f"/proc/{process.pid}/task/{process.pid}/children"
+        )
+        .read_text()
+        .split()
+    ]
+    process.kill()
+    process.wait()
+    assert len(children) >= 2
+    for _ in range(100):
+        alive = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+        if not alive:
+            break
+        time.sleep(0.1)
+    assert alive == []
+    # What was finished is taken over.
+    finished = len(list(work.glob("*.json")))
+    assert finished >= 1
+    again = subprocess.run(
+        [sys.executable, SCRIPT, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--realisations=2"],
+        ["--simulate=severity=2"],
+    ],
+)
+def test_options_of_a_simulation_need_one(call, study, options):
+    done = call(
+        "--task=mr_motion",
+        f"--input_dir={study}",
+        "--source=*/MR.nii",
+        "--target=*/CT.nii",
+        "--output_dir=records",
+        *options,
+    )
+    assert_refused(done, call.folder, 1, "no source is to be simulated")
