@@ -200,6 +200,12 @@ def check_study(
             kinds = (task.source, task.target)
             facts["alignment"] = alignment.align(source, target, kinds)
             tell(_agree(facts["alignment"], paths))
+    for role, path, _ in roles:
+        # Further channels and the CT of a PET have a place too.
+        if target is None or role in ("source", "target") or role not in known:
+            continue
+        overlap = _overlap(target, known[role])
+        tell(_place(target, known[role], overlap, (study.target, path)))
     if not (_has_error(found) or options.tissues):
         numbers, notes = _prepare(task, options, study, known)
         facts |= numbers
