@@ -22,7 +22,7 @@ MANIFEST = flags.DEFINE_string(
     "manifest",
     None,
     "CSV file with the columns patient,source,target; if wanted source_2 and "
-    "so on, study, ct.",
+    "so on, study, ct, mu_map, split.",
 )
 INPUT_DIR = flags.DEFINE_string(
     "input_dir", None, "Folder with a folder for each patient."

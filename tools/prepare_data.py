@@ -190,7 +190,7 @@ def _check_what_is_simulated(task: tasks.Task, studies: list) -> None:
     asked = {
         "--simulate": bool(_SIMULATE.value),
         "--realisations": _REALISATIONS.value > 1,
-        "a CT": any(study.ct for study in studies),
+        "an attenuation": any(s.ct or s.mu_map for s in studies),
     }
     for name, is_given in asked.items():
         if is_given:

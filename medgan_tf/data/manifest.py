@@ -28,6 +28,7 @@ class Study:
       target: path of the target volume, or of a label map.
       name: tells the studies of a patient apart; empty if there is one.
       ct: path of the CT that gives the attenuation of a simulated PET.
+      mu_map: path of the attenuation itself, in 1/cm, instead of a CT.
       split: side of the patient, "train", "validation" or "test"; empty: to
         be drawn.
     """
@@ -38,11 +39,13 @@ class Study:
     name: str = ""
     ct: pathlib.Path | None = None
     split: str = ""
+    mu_map: pathlib.Path | None = None
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
         """All files."""
-        return (*self.sources, self.target, *([self.ct] if self.ct else []))
+        further = [path for path in (self.ct, self.mu_map) if path]
+        return (*self.sources, self.target, *further)
 
 
 def read_csv(path: str | os.PathLike) -> list[Study]:
@@ -51,8 +54,8 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
     Paths are relative to the manifest's own folder. An empty source is
     simulated from the target. Further columns, if there: `source_2`,
     `source_3` and so on for further channels of the source, `study` where a
-    patient has several, `ct` for the attenuation of a simulated PET, `split`
-    for the patient's side.
+    patient has several, `ct` or `mu_map` for the attenuation of a simulated
+    PET, `split` for the patient's side.
 
     Raises:
       DataError: no such file, a column is missing, a field is empty or one
@@ -112,6 +115,7 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
                 row.get("study", ""),
                 path.parent / row["ct"] if row.get("ct") else None,
                 row.get("split", ""),
+                path.parent / row["mu_map"] if row.get("mu_map") else None,
             )
         )
     return checked(studies, str(path), path.parent)
@@ -122,7 +126,9 @@ def _like_a_column(name: str) -> str | None:
     plain = re.sub(r"[\s-]+", "_", name.strip().lower())
     if numbered := re.fullmatch(r"source_?(\d+)", plain):
         return f"source_{numbered[1]}"
-    known = {name: name for name in (*COLUMNS, "study", "ct", "split")}
+    known = {
+        name: name for name in (*COLUMNS, "study", "ct", "mu_map", "split")
+    }
     return {**known, "side": "split"}.get(plain)
 
 
@@ -294,7 +300,7 @@ def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
                     f"by its name is of {min(others)}; expected files of one "
                     "patient in a row."
                 )
-        for shared in (study.target, study.ct):
+        for shared in (study.target, study.ct, study.mu_map):
             if shared:
                 targets[study.patient].add(shared.resolve())
         for source in study.sources:

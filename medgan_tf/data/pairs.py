@@ -71,11 +71,13 @@ class Images:
       sources: one for each of the task's sources; None: to be simulated.
       target: what is to come out.
       ct: for the attenuation of a simulated PET, or None.
+      mu_map: that attenuation itself, in 1/cm, or None.
     """
 
     sources: Sequence[volumes.Volume] | None
     target: volumes.Volume
     ct: volumes.Volume | None = None
+    mu_map: volumes.Volume | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,21 +313,13 @@ def simulate(
         # What resampling left below 0, of which there is little.
         upright = volumes.Volume(np.maximum(upright.array, 0), upright.affine)
     known = {}
-    if images.ct is not None:
+    if images.ct is not None or images.mu_map is not None:
         if task.simulator != "low_count_pet":
             raise errors.DataError(
-                f"patient {patient} has a CT for the attenuation of PET, "
+                f"patient {patient} has an attenuation of PET, "
                 f"which task {task.name} does not simulate; leave it out."
             )
-        lowest = float(images.ct.array.min())
-        if lowest > _LEAST_AIR_HU:
-            raise errors.DataError(
-                f"the CT for the attenuation of patient {patient} goes down to "
-                f"{lowest:g}, expected air below {_LEAST_AIR_HU} HU; check "
-                "which file it is and its unit."
-            )
-        ct = preprocess.resample(images.ct, upright, outside=tasks.CT.air)
-        known["attenuation"] = attenuation.mu_map(ct)
+        known["attenuation"] = _attenuation(patient, images, upright)
     found = []
     for _ in range(options.realisations):
         parameters = simulator.draw_parameters(rng, **options.simulate)
@@ -333,6 +327,24 @@ def simulate(
         text = json.dumps(dataclasses.asdict(parameters))
         found.append(([source], text))
     return found
+
+
+def _attenuation(
+    patient: str, images: Images, grid: volumes.Volume
+) -> volumes.Volume:
+    """The attenuation in 1/cm on the grid of a PET, from a map or a CT."""
+    if images.mu_map is not None:
+        return preprocess.resample(images.mu_map, grid, outside=0.0)
+    lowest = float(images.ct.array.min())
+    if lowest > _LEAST_AIR_HU:
+        raise errors.DataError(
+            f"the CT for the attenuation of patient {patient} goes down to "
+            f"{lowest:g}, expected air below {_LEAST_AIR_HU} HU; check "
+            "which file it is and its unit."
+        )
+    return attenuation.mu_map(
+        preprocess.resample(images.ct, grid, outside=tasks.CT.air)
+    )
 
 
 def _draws(seed: int, patient: str, study: str) -> list[int]:
@@ -352,10 +364,14 @@ def _read(study: manifest.Study, options: Options) -> Images:
     sources = [read(path) for path in study.sources]
     for path, source in zip(study.sources, sources, strict=True):
         preprocess.check_pair(source, target, (str(path), str(study.target)))
-    ct = study.ct and read(study.ct)
-    if ct is not None:
-        preprocess.check_pair(target, ct, (str(study.target), str(study.ct)))
-    return Images(sources or None, target, ct)
+    further = []
+    for path in (study.ct, study.mu_map):
+        further.append(path and read(path))
+        if path:
+            preprocess.check_pair(
+                target, further[-1], (str(study.target), str(path))
+            )
+    return Images(sources or None, target, *further)
 
 
 def _from_labels(

@@ -184,7 +184,7 @@ def _key(task: tasks.Task, options: pairs.Options, item: Item) -> str:
     if not isinstance(item, int):
         who = [item.patient, item.name]
         # In turn, so that a file that changes its role changes the key.
-        for path in (*item.sources, item.target, item.ct):
+        for path in (*item.sources, item.target, item.ct, item.mu_map):
             files.append([])
             for file in io.files_of(path) if path else ():
                 state = file.stat()

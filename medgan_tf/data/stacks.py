@@ -18,7 +18,6 @@ import json
 import os
 import pathlib
 import re
-import zipfile
 
 import numpy as np
 import SimpleITK as sitk
@@ -178,10 +177,13 @@ def _read_slices(path: pathlib.Path, files: list[pathlib.Path]) -> np.ndarray:
 
 def _load(path: pathlib.Path) -> np.ndarray:
     try:
+        # Asked first, because NumPy takes anything else for an archive, or for
+        # objects.
+        with open(path, "rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("another kind of file")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive of several")
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise errors.refusal(
             path,
             f"no array of numbers ({error})",

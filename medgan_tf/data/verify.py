@@ -240,6 +240,8 @@ def _roles(
     yield "target", study.target, None if options.tissues else task.target
     if study.ct:
         yield "ct", study.ct, tasks.CT
+    if study.mu_map:
+        yield "mu map", study.mu_map, None
 
 
 def _read(

@@ -9,6 +9,7 @@ import pytest
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import (
+    attenuation,
     io,
     low_count_pet,
     manifest,
@@ -329,3 +330,20 @@ def test_realisations_are_studies_with_noise_of_their_own(images):
 def test_draws_of_study_2_of_patient_1_are_not_those_of_patient_12():
     draws = [pairs._draws(0, "P1", "2"), pairs._draws(0, "P12", "")]
     assert draws[0] != draws[1]
+
+
+def test_a_map_of_attenuation_does_what_its_ct_does(images):
+    ct, mu = images["CT"], attenuation.mu_map(images["CT"])
+    made = [
+        pairs.prepare(
+            DENOISE,
+            "ann",
+            pairs.Images(None, images["PET"], **given),
+            pairs.Options(),
+        ).samples[1]
+        for given in ({"ct": ct}, {"mu_map": mu})
+    ]
+    np.testing.assert_array_equal(made[0].source, made[1].source)
+    hounsfield = pairs.Images(None, images["PET"], mu_map=ct)
+    with pytest.raises(errors.DataError):
+        pairs.prepare(DENOISE, "ann", hounsfield, pairs.Options())
