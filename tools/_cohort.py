@@ -6,13 +6,13 @@ so that its `--help` names them.
 
 from __future__ import annotations
 
-import math
 import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
 from medgan_tf import errors, tasks
+from medgan_tf.tools import _run
 
 if TYPE_CHECKING:
     from medgan_tf.data import manifest, pairs
@@ -145,7 +145,8 @@ def read(**simulation) -> Cohort:
             f"{', '.join(pairs.label_map.TABLES)}."
         )
     options = pairs.Options(
-        spacing_mm=_SPACING.value and numbers("spacing_mm", _SPACING.value),
+        spacing_mm=_SPACING.value
+        and _run.numbers("spacing_mm", _SPACING.value),
         tissues=_TISSUES.value,
         **simulation,
     )
@@ -212,7 +213,7 @@ def _voxel_size(texts: list[str] | None):
     if texts is None:
         return None
     kept = [None if text == "keep" else text for text in texts]
-    sizes = numbers("voxel_size_mm", [t for t in kept if t is not None])
+    sizes = _run.numbers("voxel_size_mm", [t for t in kept if t is not None])
     if len(kept) != 3 or any(size <= 0 for size in sizes):
         raise errors.UsageError(
             f"--voxel_size_mm={','.join(texts)}: expected three positive "
@@ -220,20 +221,3 @@ def _voxel_size(texts: list[str] | None):
         )
     rest = iter(sizes)
     return tuple(None if text is None else next(rest) for text in kept)
-
-
-def numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
-    """The numbers that a flag lists.
-
-    Raises:
-      UsageError: they are no numbers, or not finite.
-    """
-    try:
-        found = tuple(float(text) for text in texts)
-    except ValueError:
-        found = (math.nan,)
-    if not all(map(math.isfinite, found)):
-        raise errors.UsageError(
-            f"--{flag}={','.join(texts)}: expected numbers; see --help"
-        )
-    return found

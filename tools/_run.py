@@ -16,6 +16,7 @@ flag answer at once.
 import errno
 import inspect
 import logging
+import math
 import os
 import pathlib
 import re
@@ -134,6 +135,23 @@ def import_tensorflow() -> None:
             os.dup2(shown, 2)
             os.close(shown)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
+    """The numbers that a flag lists.
+
+    Raises:
+      UsageError: they are no numbers, or not finite.
+    """
+    try:
+        found = tuple(float(text) for text in texts)
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise errors.UsageError(
+            f"--{flag}={','.join(texts)}: expected numbers; see --help"
+        )
+    return found
 
 
 def show_log() -> None:

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         else:
             io.check_writable(output)
     # Before TensorFlow is there: a file that is no volume is told at once.
-    spacing_mm = _spacing_mm()
+    spacing_mm = _SPACING.value and _run.numbers("spacing_mm", _SPACING.value)
     more = [
         io.read_volume(path, spacing_mm=spacing_mm)
         for path in _MORE_INPUTS.value
@@ -152,15 +152,6 @@ def _is_series(source: pathlib.Path, output: pathlib.Path) -> bool:
     from medgan_tf.data import io
 
     return not output.suffix and io.is_series(source)
-
-
-def _spacing_mm() -> tuple[float, ...] | None:
-    try:
-        return _SPACING.value and tuple(map(float, _SPACING.value))
-    except ValueError as error:
-        raise errors.UsageError(
-            f"--spacing_mm={','.join(_SPACING.value)}: expected three numbers."
-        ) from error
 
 
 def run() -> None:

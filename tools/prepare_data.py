@@ -82,7 +82,7 @@ _RUNNER_OPTIONS = flags.DEFINE_multi_string(
 
 def main(_: list[str]) -> None:
     _cohort.check_flags()
-    fractions = _cohort.numbers("split", _SPLIT.value)
+    fractions = _run.numbers("split", _SPLIT.value)
     if len(fractions) != 3:
         raise errors.UsageError(
             f"--split={','.join(_SPLIT.value)}: expected three shares, such as "

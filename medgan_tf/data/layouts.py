@@ -222,12 +222,19 @@ def _dicom(folder, task, source, target) -> list[manifest.Study]:
         _only(targets, "--target", "a pattern of its description")
         _only(sources, "--source", "a pattern of its description")
         ct = chosen(tasks.CT, "") if task.target == tasks.PET else []
-        if len(ct) != 1 or task.simulator != "low_count_pet" or sources:
-            ct = [None]
+        if task.simulator != "low_count_pet" or sources:
+            ct = []
+        _only(ct, "a --manifest", "whose column ct names the attenuation")
         # A frame of reference says nothing to people; its end tells apart.
         name = frame.rsplit(".", 1)[-1] if patients[patient] > 1 else ""
         studies.append(
-            manifest.Study(patient, tuple(sources[:1]), targets[0], name, ct[0])
+            manifest.Study(
+                patient,
+                tuple(sources[:1]),
+                targets[0],
+                name,
+                ct[0] if ct else None,
+            )
         )
     return studies
 

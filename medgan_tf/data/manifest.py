@@ -107,6 +107,11 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
                 f"Manifest {path}, line {number}: {len(named)} sources are "
                 f"wanted, {sum(map(bool, named))} are there; name all or none."
             )
+        if row.get("ct") and row.get("mu_map"):
+            raise errors.DataError(
+                f"Manifest {path}, line {number}: ct and mu_map both give the "
+                "attenuation; name one."
+            )
         studies.append(
             Study(
                 row["patient"],

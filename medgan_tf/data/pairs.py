@@ -162,6 +162,7 @@ def prepare(
         there is no simulator for a missing source, or no slice shows the
         body.
     """
+    target_window = preprocess.checked_window(images.target, task.target)
     if images.sources is not None:
         sources = [(images.sources, "")]
     else:
@@ -172,7 +173,15 @@ def prepare(
         if options.realisations > 1 and simulation:
             name = f"{study} {number}".strip()
         cuts.append(
-            _cut_pair(task, patient, name, volume, images.target, simulation)
+            _cut_pair(
+                task,
+                patient,
+                name,
+                volume,
+                images.target,
+                target_window,
+                simulation,
+            )
         )
     first = cuts[0]
     return dataclasses.replace(
@@ -189,16 +198,16 @@ def _cut_pair(
     study: str,
     sources: Sequence[volumes.Volume],
     target: volumes.Volume,
+    target_window: tuple[float, float],
     simulation: str,
 ) -> Prepared:
     source = sources[0]
     cut = preprocess.cut(sources, task)
     grid = cut.geometry.sliced
     source_slices = cut.normalised()
-    target_window = cut.windows[0]
-    own_window = preprocess.checked_window(target, task.target)
-    if task.target != task.source:
-        target_window = own_window
+    if task.target == task.source:
+        # Because at prediction there is no target to ask.
+        target_window = cut.windows[0]
     beyond = preprocess.clipped_share(target.array, (-np.inf, target_window[1]))
     if beyond > preprocess.MOST_CLIPPED:
         raise errors.DataError(
@@ -302,7 +311,6 @@ def simulate(
         )
     simulator = SIMULATORS[task.simulator]
     rng = np.random.default_rng(_draws(options.seed, patient, study))
-    preprocess.checked_window(images.target, task.target)
     # The simulators take slices along the third axis; nothing is interpolated.
     upright = preprocess.resample(
         images.target,

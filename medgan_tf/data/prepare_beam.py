@@ -33,15 +33,5 @@ def apply_to_all(
             | beam.Create(list(items))
             # Without it one worker would get all that was made here.
             | beam.Reshuffle()
-            | beam.Map(_Quietly(function))
+            | beam.Map(function)
         )
-
-
-class _Quietly:
-    """Calls a function and returns nothing, so that nothing is collected."""
-
-    def __init__(self, function: Callable):
-        self._function = function
-
-    def __call__(self, item) -> None:
-        self._function(item)

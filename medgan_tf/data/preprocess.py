@@ -531,6 +531,16 @@ def field_of_view(
     return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
 
 
+def covered_share(source: volumes.Volume, target: volumes.Volume) -> float:
+    """Share of the source's field of view, 0 to 1, that the target covers."""
+    # 64 points along an axis tell a fifth from nothing.
+    grid = slice_grid(source, (None, None, None))
+    spacing = nib.affines.voxel_sizes(grid.affine)
+    coarser = np.maximum(spacing, spacing * grid.shape / 64)
+    samples = slice_grid(source, tuple(coarser))
+    return float(coverage(target, samples).mean())
+
+
 def check_pair(
     source: volumes.Volume,
     target: volumes.Volume,
@@ -546,12 +556,7 @@ def check_pair(
     Raises:
       DataError: the target covers less than 20 % of the source.
     """
-    # 64 points along an axis tell a fifth from nothing.
-    grid = slice_grid(source, (None, None, None))
-    spacing = nib.affines.voxel_sizes(grid.affine)
-    coarser = np.maximum(spacing, spacing * grid.shape / 64)
-    samples = slice_grid(source, tuple(coarser))
-    share = float(coverage(target, samples).mean())
+    share = covered_share(source, target)
     if share < _LEAST_OVERLAP:
         raise errors.DataError(
             f"{names[1]} covers {share:.0%} of {names[0]}, expected at least "

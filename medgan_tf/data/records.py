@@ -23,11 +23,11 @@ import tensorflow as tf
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import sample as samples
+from medgan_tf.data import split as splits
 
 SCHEMA_VERSION = 2
 INFO_FILE = "dataset.json"
 COMPRESSION = "GZIP"
-SPLITS = ("train", "validation", "test")
 SHARD_SUFFIX = "tfrecord"
 # Says that a folder of unfinished records is ours, and is locked while it is
 # worked on.
@@ -235,12 +235,16 @@ class Writer:
                 "the records: choose another, or remove it."
             )
         self.work = self._folder.with_name(f"{self._folder.name}.incomplete")
-        self._shards = {split: [] for split in SPLITS}
+        self._shards = {split: [] for split in splits.SIDES}
 
     def __enter__(self) -> Writer:
         self._made = [f for f in self.work.parents if not os.path.exists(f)]
         mark = self.work / _MARK
-        if os.path.exists(self.work) and not os.path.exists(mark):
+        if (
+            os.path.isdir(self.work)
+            and any(self.work.iterdir())
+            and not os.path.exists(mark)
+        ):
             raise errors.ResourceError(
                 f"{self.work} exists and was not made by a preparation; "
                 "expected no such folder: move it, or choose another "
@@ -301,11 +305,11 @@ class Writer:
         Args:
           facts: what else `dataset.json` shall say; must be JSON.
         """
-        splits = {split: self._finish_split(split) for split in SPLITS}
+        described = {split: self._finish_split(split) for split in splits.SIDES}
         fingerprint = hashlib.sha256(
             "".join(
                 shard["sha256"]
-                for split in splits.values()
+                for split in described.values()
                 for shard in split["shards"]
             ).encode()
         ).hexdigest()
@@ -314,20 +318,20 @@ class Writer:
             "fingerprint": fingerprint,
             "compression": COMPRESSION,
             **facts,
-            "splits": splits,
+            "splits": described,
         }
         text = json.dumps(info, indent=1, allow_nan=False)
         named = {
-            s["name"] for split in splits.values() for s in split["shards"]
+            s["name"] for split in described.values() for s in split["shards"]
         }
         for file in self._own_files():
             if file.name not in named:
                 file.unlink()
-        (self.work / _MARK).unlink()
         (self.work / INFO_FILE).write_text(text + "\n")
         if self._folder.exists():
             self._folder.rmdir()
         os.rename(self.work, self._folder)
+        (self._folder / _MARK).unlink()
         return Dataset(self._folder, info)
 
     def _own_files(self) -> list[pathlib.Path]:
@@ -387,7 +391,7 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
     try:
         shards = [
             (folder / shard["name"], shard["num_bytes"])
-            for split in SPLITS
+            for split in splits.SIDES
             for shard in info["splits"][split]["shards"]
         ]
     except (KeyError, TypeError) as error:

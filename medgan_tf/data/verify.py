@@ -13,7 +13,6 @@ import pathlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-import nibabel as nib
 import numpy as np
 
 from medgan_tf import errors, tasks
@@ -193,7 +192,7 @@ def check_study(
     source, target = known.get("source"), known.get("target")
     if source is not None and target is not None:
         paths = (study.sources[0], study.target)
-        facts["overlap"] = _overlap(source, target)
+        facts["overlap"] = preprocess.covered_share(source, target)
         facts["same_grid"] = source.same_grid(target)
         tell(_place(source, target, facts["overlap"], paths))
         if not _has_error(found):
@@ -204,7 +203,7 @@ def check_study(
         # Further channels and the CT of a PET have a place too.
         if target is None or role in ("source", "target") or role not in known:
             continue
-        overlap = _overlap(target, known[role])
+        overlap = preprocess.covered_share(target, known[role])
         tell(_place(target, known[role], overlap, (study.target, path)))
     if not (_has_error(found) or options.tissues):
         numbers, notes = _prepare(task, options, study, known)
@@ -295,15 +294,6 @@ def _equal(images: Sequence[Image]) -> _Found:
             )
             paths = (pathlib.Path(first.path), pathlib.Path(image.path))
             yield "SAME_IMAGE", text, paths
-
-
-def _overlap(source: volumes.Volume, target: volumes.Volume) -> float:
-    """Share of the source's field of view that the target covers."""
-    grid = preprocess.slice_grid(source, (None, None, None))
-    spacing = nib.affines.voxel_sizes(grid.affine)
-    coarser = np.maximum(spacing, spacing * grid.shape / 64)
-    samples = preprocess.slice_grid(source, tuple(coarser))
-    return float(preprocess.coverage(target, samples).mean())
 
 
 def _place(

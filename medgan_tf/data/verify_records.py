@@ -21,6 +21,7 @@ from medgan_tf.data import (
     workers,
 )
 from medgan_tf.data import sample as samples
+from medgan_tf.data import split as splits
 
 
 class Shard(NamedTuple):
@@ -77,7 +78,7 @@ def check_dataset(
         return [], [verify.Finding("RECORDS", text, files=(str(folder),))]
     shards = [
         Shard(str(dataset.folder / facts["name"]), side, facts, task)
-        for side in records.SPLITS
+        for side in splits.SIDES
         for facts in dataset.info["splits"][side]["shards"]
     ]
     found = workers.map_in_order(check_shard, shards, num_workers)
@@ -230,7 +231,7 @@ def _check_sides(
 ) -> Iterator[verify.Finding]:
     told = {
         (patient, side)
-        for side in records.SPLITS
+        for side in splits.SIDES
         for patient in dataset.patients(side)
     }
     read = {(report.patient, report.side) for report in reports}

@@ -73,7 +73,7 @@ def _target_body(sample: Sample, task: tasks.Task) -> np.ndarray:
 def _body(
     image: np.ndarray, window: tuple[float, float], modality: tasks.Modality
 ) -> np.ndarray:
-    """bool [H, W]: the body in the middle channel."""
-    values = preprocess.denormalise(image[..., image.shape[2] // 2], window)
+    """bool [H, W]: the body in the first channel, whose window it is."""
+    values = preprocess.denormalise(image[..., 0], window)
     one_slice = volumes.Volume(values[..., None], np.eye(4))
     return preprocess.body_mask(one_slice, modality, window)[..., 0]

@@ -112,7 +112,7 @@ def score_slices(
         is the cheap one for validation while training.
       weighted: name -> function(translated, target, *, data_range) of the
         metrics that need weights; those not named are not computed.
-      score_source: also score the untouched source (its middle channel) as
+      score_source: also score the untouched source (its first channel) as
         "source": what doing nothing is worth. Only meaningful where source
         and target are of the same modality.
       baselines: name -> function of a sample that gives an image [H, W] or

@@ -513,7 +513,8 @@ def test_the_noise_of_air_below_the_window_of_ct_is_no_fault():
     values = np.random.default_rng(0).normal(-1000, 50, (8, 8, 8))
     values[2:6, 2:6, 2:6] = 40
     ct = volume.Volume(np.float32(values), np.eye(4))
-    preprocess.cut([ct], task_of(tasks.CT))
+    cut = preprocess.cut([ct], task_of(tasks.CT))
+    assert cut.slices.min() < -1000 and cut.normalised().min() == -1
 
 
 def test_further_sources_are_brought_to_the_grid_of_the_first():

@@ -74,10 +74,10 @@ def test_the_target_is_kept_where_the_source_has_body_and_nowhere_else():
     np.testing.assert_allclose(found, [[0, -0.2, -1, -1]], atol=1e-6)
 
 
-def test_the_source_s_neighbouring_slices_do_not_count():
+def test_further_channels_of_the_source_do_not_count():
     image = baselines.answers(MR_CT, 200.0)["mean in source's body"]
     one = sample([[0, 390]], (0.0, 400.0), [[40, 40]], CT_WINDOW)
-    neighbours = np.ones_like(one.source)
-    source = np.concatenate([neighbours, one.source, neighbours], axis=-1)
+    others = np.ones_like(one.source)
+    source = np.concatenate([one.source, others, others], axis=-1)
     stacked = Sample(**{**vars(one), "source": source})
     np.testing.assert_allclose(image(stacked), [[-1, -0.2]], atol=1e-6)
