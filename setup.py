@@ -21,6 +21,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "predict",
+    "reproduce",
     "benchmark",
     "convert_lpips",
 )

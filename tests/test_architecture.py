@@ -39,6 +39,13 @@ FLOORS = {
     "evaluation.examples": 9,
     "evaluation.picture": 10,
     "evaluation.lpips": 5,
+    "evaluation.published": 0,
+    "evaluation.studies": 1,
+    "evaluation.page": 0,
+    "evaluation.plots": 0,
+    "evaluation.results": 10,
+    "evaluation.grid": 11,
+    "evaluation.study_report": 11,
     "data.pairs": 5,
     "data.records": 5,
     "models.convolutions": 6,
@@ -87,6 +94,7 @@ FLOORS = {
     "data.verify_records": 9,
     "data.verify_report": 10,
     "tools._cohort": 11,
+    "tools._training": 11,
 }
 SCRIPTS = 12
 TENSORS = 5

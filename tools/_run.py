@@ -20,7 +20,9 @@ import math
 import os
 import pathlib
 import re
+import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -135,6 +137,34 @@ def import_tensorflow() -> None:
             os.dup2(shown, 2)
             os.close(shown)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def command(script: str, *arguments: str) -> None:
+    """Runs one of the scripts as a user would, and shows its command.
+
+    A signal is left to the script, which ends as it would alone.
+
+    Raises:
+      Stopped: it failed, with its exit code; it has said why.
+    """
+    print(f"\n$ {shlex.join([script, *arguments])}", flush=True)
+    path = pathlib.Path(__file__).with_name(script)
+    with subprocess.Popen([sys.executable, str(path), *arguments]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt as signalled:
+            # Ctrl-C reaches all processes of a terminal, SIGTERM only one.
+            if isinstance(signalled, _Terminated):
+                process.terminate()
+            code = process.wait()
+            if not code:
+                raise
+    if code:
+        # A script that a signal killed outright has its negative number.
+        raise errors.Stopped(
+            f"{script} did not end well; see above.",
+            128 - code if code < 0 else code,
+        )
 
 
 def numbers(flag: str, texts: list[str]) -> tuple[float, ...]:

@@ -11,9 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-import shlex
-import subprocess
-import sys
 import time
 
 from absl import flags
@@ -41,27 +38,27 @@ def main(_: list[str]) -> None:
             f"{folder} exists; remove it, or give another --workdir."
         )
     print("Demonstration on SIMULATED images of built-in patients.\n")
-    _command(
+    _run.command(
         "prepare_data.py",
         f"--task={TASK.name}",
         f"--num_phantoms={NUM_PATIENTS}",
         f"--output_dir={folder / 'data'}",
     )
-    _command(
+    _run.command(
         "train.py",
         f"--flagfile={ROOT / 'flags' / 'demo.flags'}",
         f"--data_dir={folder / 'data'}",
         f"--workdir={folder / 'run'}",
     )
-    _command("evaluate.py", f"--workdir={folder / 'run'}")
-    _command(
+    _run.command("evaluate.py", f"--workdir={folder / 'run'}")
+    _run.command(
         "export.py",
         f"--workdir={folder / 'run'}",
         f"--output_dir={folder / 'model'}",
     )
     low_count = _write_held_out_volume(folder)
     translated = folder / f"{low_count.name.split('_')[0]}_translated.nii.gz"
-    _command(
+    _run.command(
         "predict.py",
         f"--model={folder / 'model'}",
         str(low_count),
@@ -77,15 +74,6 @@ def _first_free(stem: str) -> str:
     """The stem with the first number that no folder has yet."""
     numbers = itertools.count(1)
     return next(p for n in numbers if not os.path.exists(p := f"{stem}-{n}"))
-
-
-def _command(script: str, *arguments: str) -> None:
-    """Runs one of the scripts as a user would, and shows its command."""
-    print(f"\n$ {shlex.join([script, *arguments])}", flush=True)
-    path = pathlib.Path(__file__).with_name(script)
-    done = subprocess.run([sys.executable, str(path), *arguments], check=False)
-    if done.returncode:
-        raise errors.Stopped(f"{script} failed.", done.returncode)
 
 
 def _write_held_out_volume(folder: pathlib.Path) -> pathlib.Path:

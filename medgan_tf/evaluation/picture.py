@@ -70,7 +70,7 @@ def draw(
     if not shown:
         raise errors.DataError("There are no examples to draw; choose some.")
 
-    heights = [_row_height(example) for example in shown]
+    heights = [IMAGE_WIDTH * relative_height(example) for example in shown]
     width = LEFT_MARGIN + 4 * (IMAGE_WIDTH + IMAGE_GAP)
     height = (
         HEADER_HEIGHT
@@ -92,7 +92,7 @@ def draw(
             )
         )
 
-    limit = _error_limit(shown)
+    limit = error_limit(shown)
     bottom = height - HEADER_HEIGHT
     for example, row_height in zip(shown, heights, strict=True):
         bottom -= row_height
@@ -136,13 +136,28 @@ def draw(
     return path
 
 
-def _row_height(example: examples.Example) -> float:
-    """Inches for the images, within reason for a very narrow or flat box."""
+def relative_height(example: examples.Example) -> float:
+    """Height over width, within reason for a very narrow or flat box."""
     num_rows, num_columns = example.target.shape
-    return IMAGE_WIDTH * min(max(num_rows / num_columns, 0.5), 2.0)
+    return min(max(num_rows / num_columns, 0.5), 2.0)
 
 
-def _error_limit(shown: Sequence[examples.Example]) -> float:
+def styles(
+    example: examples.Example, task: tasks.Task
+) -> tuple[dict[str, str | float], dict[str, str | float]]:
+    """How to show source and target, as arguments of `imshow`."""
+    target = _style(
+        task.target, example.target[example.mask], example.target_window
+    )
+    if task.source == task.target:
+        return target, target
+    source = _style(
+        task.source, example.source[example.mask], example.source_window
+    )
+    return source, target
+
+
+def error_limit(shown: Sequence[examples.Example]) -> float:
     """Where the colours of the error end: robust, one for all examples."""
     found = [np.abs(e.translated - e.target)[e.mask] for e in shown]
     limit = np.percentile(np.concatenate(found), ERROR_PERCENTILE)
@@ -156,14 +171,7 @@ def _draw_row(
     limit: float,
 ) -> image.AxesImage:
     """Draws one example into four axes and returns the image of the error."""
-    target_style = _style(
-        task.target, example.target[example.mask], example.target_window
-    )
-    source_style = target_style
-    if task.source != task.target:
-        source_style = _style(
-            task.source, example.source[example.mask], example.source_window
-        )
+    source_style, target_style = styles(example, task)
     error = example.translated - example.target
     row[0].imshow(example.source, **source_style)
     row[1].imshow(example.translated, **target_style)
@@ -176,11 +184,11 @@ def _draw_row(
         # Because a dollar sign in a patient's name is no formula.
         parse_math=False,
     )
-    row[0].set_xlabel(_window_text(source_style, task.source.unit))
+    row[0].set_xlabel(window_text(source_style, task.source.unit))
     row[1].set_xlabel(f"SSIM {example.ssim:.3f}")
-    row[2].set_xlabel(_window_text(target_style, task.target.unit))
+    row[2].set_xlabel(window_text(target_style, task.target.unit))
     mae = np.abs(error[example.mask]).mean()
-    row[3].set_xlabel(f"MAE {_short(mae)} {task.target.unit}")
+    row[3].set_xlabel(f"MAE {short(mae)} {task.target.unit}")
     for one in row:
         one.set_xticks([])
         one.set_yticks([])
@@ -205,12 +213,12 @@ def _style(
     }
 
 
-def _window_text(style: Mapping[str, str | float], unit: str) -> str:
+def window_text(style: Mapping[str, str | float], unit: str) -> str:
     """Such as "−300 to 700 HU"."""
-    return f"{_short(style['vmin'])} to {_short(style['vmax'])} {unit}"
+    return f"{short(style['vmin'])} to {short(style['vmax'])} {unit}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three digits, but never an exponent for a large number."""
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return text.replace("-", "−")

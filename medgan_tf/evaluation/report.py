@@ -124,24 +124,24 @@ def table(
     num_scored = sum(first.num_slices.values())
     lines = [[f"mean ± SD over patients ({num_patients})", *summary]]
     for name, measure in protocol.measures.items():
-        cells = [NOT_COMPUTED] * len(summary)
+        words = [NOT_COMPUTED] * len(summary)
         if name not in missing:
             means = [found.patient_mean[name] for found in summary.values()]
             sds = [found.patient_sd[name] for found in summary.values()]
-            cells = [
+            words = [
                 f"{mean} ± {sd}"
                 for mean, sd in zip(
-                    _cells(means), _cells(sds, like=means), strict=True
+                    cells(means), cells(sds, like=means), strict=True
                 )
             ]
-        lines.append([_label(measure, unit), *cells])
+        lines.append([_label(measure, unit), *words])
     blank = [""] * len(summary)
     lines.append(["", *blank])
     lines.append([f"mean over {protocol.scored}s ({num_scored})", *blank])
     for name, measure in protocol.measures.items():
         if name not in missing:
             means = [found.slice_mean[name] for found in summary.values()]
-            lines.append([_label(measure, unit), *_cells(means)])
+            lines.append([_label(measure, unit), *cells(means)])
 
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
@@ -173,6 +173,21 @@ def table(
         for name, number in last.num_undefined.items()
     ]
     return "\n".join(text)
+
+
+def cells(
+    values: Sequence[float], like: Sequence[float] | None = None
+) -> list[str]:
+    """Numbers of a column with one number of decimals, to be read together.
+
+    Four digits of the smallest of `like` (default: the values themselves),
+    and never more than four decimals; "-" for one that is not finite.
+    """
+    shown = [abs(x) for x in (like or values) if np.isfinite(x)]
+    smallest = min(shown, default=0.0)
+    whole_digits = len(str(int(smallest))) if smallest >= 1 else 0
+    places = max(0, 4 - whole_digits)
+    return [f"{x:.{places}f}" if np.isfinite(x) else "-" for x in values]
 
 
 def write_whole(path: pathlib.Path, content: bytes) -> None:
@@ -243,7 +258,7 @@ def _interval_lines(
     }
     words = [
         f"{protocol.measures[name].label(unit)} "
-        f"{' to '.join(_cells([one['low'], one['high']]))}"
+        f"{' to '.join(cells([one['low'], one['high']]))}"
         for name, one in known.items()
         if one["low"] is not None
     ]
@@ -284,18 +299,3 @@ def _label(measure: protocols.Measure, unit: str) -> str:
     """Such as "MAE (HU) ↓"; the nearer to 0 the better is "→ 0"."""
     arrows = {True: "↑", False: "↓", None: "→ 0"}
     return f"{measure.label(unit)} {arrows[measure.metric.higher_is_better]}"
-
-
-def _cells(
-    values: Sequence[float], like: Sequence[float] | None = None
-) -> list[str]:
-    """Numbers with one number of decimals; "-" for one that is not finite.
-
-    Four digits of the smallest of `like` (default: the values themselves),
-    and never more than four decimals.
-    """
-    shown = [abs(x) for x in (like or values) if np.isfinite(x)]
-    smallest = min(shown, default=0.0)
-    whole_digits = len(str(int(smallest))) if smallest >= 1 else 0
-    places = max(0, 4 - whole_digits)
-    return [f"{x:.{places}f}" if np.isfinite(x) else "-" for x in values]

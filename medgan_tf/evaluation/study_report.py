@@ -1,0 +1,557 @@
+"""A study as a report: the paper's tables and figures, on other data.
+
+`write` puts everything into one HTML file; see `page` for its kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from medgan_tf import errors, tasks
+from medgan_tf.evaluation import (
+    page,
+    plots,
+    published,
+    report,
+    results,
+    statistics,
+    studies,
+)
+
+# Metrics of the per-patient plot, as far as they were computed.
+PLOTTED = ("ssim", "psnr", "mse", "vif", "uqi", "lpips_alex", "mae")
+_ARROWS = {True: "↑", False: "↓", None: "→ 0"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a method came to its weights.
+
+    Attributes:
+      settings: name -> value, all that may differ between methods.
+      shares: loss term -> its share of the generator's total at the first
+        step that was logged, and its mean over the last quarter of them.
+    """
+
+    settings: Mapping[str, object]
+    shares: Mapping[str, tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One study with its results.
+
+    Attributes:
+      study: which.
+      results: name of the protocol -> a result for each variant, and further
+        ones made elsewhere; "paper" is the first.
+      pictures: PNG files with their captions.
+      trainings: name of the variant -> how it was trained.
+    """
+
+    study: studies.Study
+    results: Mapping[str, Sequence[results.Result]]
+    pictures: Sequence[tuple[bytes, str]]
+    trainings: Mapping[str, Training]
+
+
+def read_training(workdir: str | os.PathLike) -> Training:
+    """Reads `run.json` and `metrics.jsonl` of a run.
+
+    Raises:
+      ArtefactError: one is missing or damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        run = json.loads((workdir / "run.json").read_text())
+        lines = [
+            json.loads(line)
+            for line in (workdir / "metrics.jsonl").read_text().splitlines()
+        ]
+        settings = {**run["method"], **run["config"]}
+        shares = [
+            {
+                key.removeprefix("share/"): value
+                for key, value in line.items()
+                if key.startswith("share/")
+            }
+            for line in lines
+            if line["split"] == "train"
+        ]
+        last = shares[-max(1, len(shares) // 4) :]
+        return Training(
+            {k: v for k, v in settings.items() if k not in ("name", "title")},
+            {
+                term: (first, sum(one[term] for one in last) / len(last))
+                for term, first in shares[0].items()
+            },
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise errors.ArtefactError(
+            f"{workdir}: run.json and metrics.jsonl cannot be read "
+            f"({str(error).splitlines()[0]}); train again."
+        ) from error
+
+
+def write(
+    path: str | os.PathLike,
+    sections: Sequence[Section],
+    task: tasks.Task,
+    *,
+    remarks: Sequence[str] = (),
+) -> pathlib.Path:
+    """Writes the report, whole or not at all.
+
+    Args:
+      path: of the HTML file. Where numbers come from is told relative to its
+        folder.
+      sections: at least one.
+      task: what was translated.
+      remarks: what readers must know, such as layers that were left out.
+
+    Raises:
+      DataError: results cannot be compared.
+      ResourceError: the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    first = next(iter(sections[0].results.values()))[0]
+    parts = _head(first, task, remarks)
+    for section in sections:
+        parts += _section(section, task, path.parent)
+    title = f"MedGAN and others: {task.title}"
+    report.write_whole(path, page.page(title, parts).encode())
+    return path
+
+
+def reference_of(section: Section, found: Sequence[results.Result]) -> str:
+    """With whom the others are compared: MedGAN, the last row of each table;
+    one U-block, the first of the curve."""
+    variants = section.study.variants
+    wanted = variants[0 if section.study.curve else -1].name
+    return wanted if wanted in {one.name for one in found} else found[-1].name
+
+
+def _head(
+    first: results.Result, task: tasks.Task, remarks: Sequence[str]
+) -> list[str]:
+    """What was scored, in which data."""
+    settings = first.scores["settings"]
+    patients = first.images["translated"]["num_slices"]
+    parts = [
+        page.paragraph(
+            f"{task.title}. {len(patients)} {settings['split']} patients, "
+            f"{sum(patients.values())} slices, {settings['unit']}. Data set "
+            f"{settings['data_fingerprint']}."
+        )
+    ]
+    if settings["is_simulated"]:
+        parts.append(
+            page.paragraph("These are simulated images.", warning=True)
+        )
+    parts += [page.paragraph(remark) for remark in remarks]
+    parts.append(
+        page.paragraph(
+            "Research only: technical post-processing of images, not for "
+            "diagnosis."
+        )
+    )
+    return parts
+
+
+def _section(
+    section: Section, task: tasks.Task, folder: pathlib.Path
+) -> list[str]:
+    parts = [page.heading(section.study.title)]
+    for name, found in section.results.items():
+        results.check_comparable(found)
+        rankings = {
+            metric: results.rank(found, metric, reference_of(section, found))
+            for metric in results.metrics_of(found)
+        }
+        parts.append(page.heading(f"Scores, protocol {name}", 3))
+        parts.append(
+            _scores(found, rankings, reference_of(section, found), folder)
+        )
+        if name == "paper":
+            parts += _as_published(found, task, folder)
+        parts += _plots(section.study, found)
+        parts += _comparisons(found, rankings, reference_of(section, found))
+        parts += _protocol(found[0])
+    parts += [page.picture(png, caption) for png, caption in section.pictures]
+    parts += _shares(section)
+    parts += _settings(section)
+    return parts
+
+
+def _scores(
+    found: Sequence[results.Result],
+    rankings: Mapping[str, results.Ranking],
+    reference: str,
+    folder: pathlib.Path,
+) -> str:
+    """Mean over patients, SD and interval of every metric."""
+    metrics = results.metrics_of(found)
+    beside = [name for name in found[0].images if name != "translated"]
+    lines = [(found[0], name, name) for name in beside]
+    lines += [(one, "translated", one.label) for one in found]
+    columns = []
+    for metric in metrics:
+        means = [
+            one.images[image]["patient_mean"][metric] for one, image, _ in lines
+        ]
+        columns.append(
+            [
+                _score_cell(one, image, metric, text, means, folder)
+                for (one, image, _), text in zip(
+                    lines, _texts(means), strict=True
+                )
+            ]
+        )
+    for metric, column in zip(metrics, columns, strict=True):
+        _mark(column, lines, rankings[metric])
+    rows = [
+        page.Row(label, cells, image != "translated")
+        for (_, image, label), cells in zip(
+            lines, zip(*columns, strict=True), strict=True
+        )
+    ]
+    patients = len(found[0].images["translated"]["num_slices"])
+    (label,) = (one.label for one in found if one.name == reference)
+    return page.table(
+        ["", *(_title(metric) for metric in metrics.values())],
+        rows,
+        f"Mean over {patients} patients; below it the standard deviation and "
+        "the 95 % interval over patients, where there is one. Bold: best of "
+        f"the methods. *: differs from {label}, p < {statistics.SIGNIFICANT} "
+        "(Wilcoxon signed-rank over patients, Holm-corrected for the methods "
+        "compared).",
+    )
+
+
+def _score_cell(
+    one: results.Result,
+    image: str,
+    metric: str,
+    text: str,
+    like: Sequence[float | None],
+    folder: pathlib.Path,
+) -> page.Cell:
+    """A mean over patients with its spread."""
+    described = one.scores["statistics"][metric]["images"].get(image)
+    small = ()
+    if described and described["sd"] is not None:
+        (sd,) = _texts([described["sd"]], like)
+        small = (f"± {sd}",)
+        if described["low"] is not None:
+            ends = _texts([described["low"], described["high"]], like)
+            small += (" to ".join(ends),)
+    return page.Cell(
+        text,
+        small,
+        origin=_origin(one, folder, "images", image, "patient_mean", metric),
+    )
+
+
+def _mark(
+    column: list[page.Cell],
+    lines: Sequence[tuple[results.Result, str, str]],
+    ranking: results.Ranking,
+) -> None:
+    """Bold for the best method, an asterisk for a significant difference."""
+    different = {
+        one.first
+        for one in ranking.comparisons
+        if one.p_holm < statistics.SIGNIFICANT
+    }
+    for i, (one, image, _) in enumerate(lines):
+        if image == "translated":
+            column[i] = dataclasses.replace(
+                column[i],
+                is_best=one.name in ranking.best,
+                mark=" *" if one.name in different else "",
+            )
+
+
+def _as_published(
+    found: Sequence[results.Result], task: tasks.Task, folder: pathlib.Path
+) -> list[str]:
+    """Means over slices, as the paper has them, beside its own numbers."""
+    known = results.metrics_of(found)
+    metrics = [name for name in published.METRICS if name in known]
+    paper = published.PUBLISHED.get(task.name, {})
+    columns = []
+    for metric in metrics:
+        means = [
+            one.images["translated"]["slice_mean"][metric] for one in found
+        ]
+        columns.append(
+            [
+                page.Cell(
+                    text,
+                    (f"paper {paper[one.name][metric]:g}",)
+                    if one.name in paper
+                    else (),
+                    origin=_origin(
+                        one,
+                        folder,
+                        *("images", "translated", "slice_mean", metric),
+                    ),
+                )
+                for one, text in zip(found, _texts(means), strict=True)
+            ]
+        )
+    rows = [
+        page.Row(one.label, cells)
+        for one, cells in zip(found, zip(*columns, strict=True), strict=True)
+    ]
+    table = page.table(
+        ["", *(_title(known[metric]) for metric in metrics)],
+        rows,
+        "Mean over slices, as the paper averages"
+        + (", with the paper's numbers below." if paper else "."),
+    )
+    if not paper:
+        return [table, page.paragraph("The paper has no such task.")]
+    return [
+        table,
+        page.paragraph(
+            "The paper's numbers are from other patients, and it leaves the "
+            "settings of its metrics open: compare the order of the methods, "
+            "not the numbers.",
+            warning=True,
+        ),
+    ]
+
+
+def _plots(study: studies.Study, found: Sequence[results.Result]) -> list[str]:
+    """Every patient by method, or over the number of U-blocks."""
+    metrics = results.metrics_of(found)
+    panels = {}
+    for metric in PLOTTED:
+        if metric not in metrics:
+            continue
+        values = {
+            one.name: one.images["translated"]["per_patient"] for one in found
+        }
+        table = {
+            name: {patient: row[metric] for patient, row in patients.items()}
+            for name, patients in values.items()
+        }
+        if all(None not in patients.values() for patients in table.values()):
+            panels[_title(metrics[metric])] = table
+    if not panels:
+        return []
+    if not study.curve:
+        return [
+            page.picture(
+                plots.patients(panels),
+                "Each grey line is a patient, black the mean over patients.",
+            )
+        ]
+    number = {
+        variant.name: variant.resolved().num_u_blocks
+        for variant in study.variants
+    }
+    curves = {
+        label: {number[name]: table[name] for name in number}
+        for label, table in panels.items()
+    }
+    return [
+        page.picture(
+            plots.curves(curves),
+            "Over the number of U-blocks. Each grey line is a patient, black "
+            "the mean over patients.",
+        )
+    ]
+
+
+def _comparisons(
+    found: Sequence[results.Result],
+    rankings: Mapping[str, results.Ranking],
+    reference: str,
+) -> list[str]:
+    """Each method minus the reference, patient by patient."""
+    metrics = results.metrics_of(found)
+    label = {one.name: one.label for one in found}
+    shown = {
+        metric: ranking
+        for metric, ranking in rankings.items()
+        if ranking.comparisons
+    }
+    if not shown:
+        return []
+    columns = []
+    for ranking in shown.values():
+        like = [abs(one.mean_difference) for one in ranking.comparisons]
+        columns.append(
+            [_comparison_cell(one, like) for one in ranking.comparisons]
+        )
+    names = [one.first for one in next(iter(shown.values())).comparisons]
+    rows = [
+        page.Row(label[name], cells)
+        for name, cells in zip(names, zip(*columns, strict=True), strict=True)
+    ]
+    notes = {
+        one.note for ranking in shown.values() for one in ranking.comparisons
+    }
+    notes |= {
+        f"{metrics[metric]['label']}: {ranking.note}"
+        for metric, ranking in rankings.items()
+        if ranking.note
+    }
+    table = page.table(
+        ["", *(_title(metrics[metric]) for metric in shown)],
+        rows,
+        f"Difference to {label[reference]}: mean over patients, its 95 % "
+        "interval where there is one, r (matched-pairs rank-biserial "
+        "correlation) and p (Wilcoxon signed-rank, Holm-corrected for the "
+        f"{len(names)} comparisons of a metric).",
+    )
+    return [
+        table,
+        *(page.paragraph(f"{note}.") for note in sorted(notes) if note),
+    ]
+
+
+def _comparison_cell(
+    one: statistics.Comparison, like: Sequence[float]
+) -> page.Cell:
+    (text,) = _texts([one.mean_difference], like)
+    small = ()
+    if one.low is not None:
+        small = (" to ".join(_texts([one.low, one.high], like)),)
+    return page.Cell(
+        text, (*small, f"r {one.rank_biserial:.2f}, p {one.p_holm:.3f}")
+    )
+
+
+def _protocol(first: results.Result) -> list[str]:
+    """What was computed, and what was not."""
+    protocol = first.scores["protocol"]
+    rows = [
+        page.Row(
+            metric["label"],
+            tuple(
+                page.Cell(metric[key] or "")
+                for key in ("settings", "computed_on", "computed_in")
+            ),
+        )
+        for metric in protocol["metrics"].values()
+    ]
+    return [
+        page.table(
+            ["metric", "settings", "computed on", "computed in"],
+            rows,
+            f"Protocol {protocol['name']}: {protocol['source']} Averaging: "
+            f"{protocol['averaging']}",
+        ),
+        *(
+            page.paragraph(
+                f"{protocol['metrics'][name]['label']} is not computed: "
+                f"{reason}."
+            )
+            for name, reason in first.scores["not_computed"].items()
+        ),
+    ]
+
+
+def _shares(section: Section) -> list[str]:
+    """What each loss weighs, at the start and at the end."""
+    trained = section.trainings
+    terms = list(
+        dict.fromkeys(term for one in trained.values() for term in one.shares)
+    )
+    rows = [
+        page.Row(
+            variant.label,
+            tuple(
+                page.Cell(_share(trained[variant.name].shares.get(term)))
+                for term in terms
+            ),
+        )
+        for variant in section.study.variants
+    ]
+    return [
+        page.heading("What each loss weighs", 3),
+        page.table(
+            ["", *(term.replace("_", " ") for term in terms)],
+            rows,
+            "Share of the generator's total, weights included: first step → "
+            "mean of the last quarter of the run.",
+        ),
+    ]
+
+
+def _settings(section: Section) -> list[str]:
+    """What the variants have in common, and what each has of its own."""
+    trained = [section.trainings[v.name] for v in section.study.variants]
+    names = list(trained[0].settings)
+    common = {
+        name: trained[0].settings[name]
+        for name in names
+        if all(t.settings[name] == trained[0].settings[name] for t in trained)
+    }
+    own = [name for name in names if name not in common]
+    rows = [
+        page.Row(
+            name,
+            tuple(page.Cell(_word(one.settings[name])) for one in trained),
+        )
+        for name in own
+    ]
+    parts = [page.heading("Settings", 3)]
+    if own:
+        parts.append(
+            page.table(
+                ["", *(variant.label for variant in section.study.variants)],
+                rows,
+                "In which the methods differ.",
+            )
+        )
+    words = "; ".join(f"{name} {_word(v)}" for name, v in common.items())
+    return [*parts, page.paragraph(f"The same for all: {words}.")]
+
+
+def _texts(
+    values: Sequence[float | None], like: Sequence[float | None] | None = None
+) -> list[str]:
+    """Numbers of a column, "-" for one that is none."""
+
+    def as_floats(column):
+        return [math.nan if x is None else x for x in column]
+
+    return report.cells(
+        as_floats(values), like=as_floats(values if like is None else like)
+    )
+
+
+def _origin(one: results.Result, folder: pathlib.Path, *keys: str) -> str:
+    """Where a number stands, as a JSON pointer."""
+    file = os.path.relpath(one.folder / results.SCORES_FILE, folder)
+    pointer = "/".join(
+        key.replace("~", "~0").replace("/", "~1") for key in keys
+    )
+    return f"{pathlib.Path(file).as_posix()}#/{pointer}"
+
+
+def _title(metric: Mapping) -> str:
+    """Such as "MAE (HU) ↓"."""
+    unit = f" ({metric['unit']})" if metric["unit"] else ""
+    return f"{metric['label']}{unit} {_ARROWS[metric['higher_is_better']]}"
+
+
+def _share(ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return ""
+    return " → ".join(f"{100 * share:.2g} %" for share in ends)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_word, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

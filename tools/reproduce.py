@@ -1,0 +1,225 @@
+"""Makes a table or a figure of the paper anew, on your data.
+
+Trains every method of it that is not trained yet, each into a folder of its
+own below --workdir, scores all on the test patients and writes one page,
+report.html, with tables, intervals, significance, pictures and settings, and
+the paper's own numbers beside them. What was stopped goes on with the same
+command. Without --data_dir the patients are built in, and simulated.
+
+Examples:
+  reproduce.py --what=table2 --task=pet_ct --data_dir=data/pet_ct \\
+      --workdir=runs/pet_ct --vgg_weights=vgg19.npz
+  reproduce.py --flagfile=flags/reproduce_small.flags
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from absl import flags
+
+from medgan_tf import errors, tasks
+from medgan_tf.evaluation import studies
+from medgan_tf.tools import _run, _training
+
+flags.adopt_module_key_flags(_training)
+
+_WHAT = flags.DEFINE_list(
+    "what", None, f"Of {', '.join(studies.NAMES)}: one or more.", required=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for all (default: runs/reproduce_TASK)."
+)
+_SET = flags.DEFINE_multi_string(
+    "set",
+    [],
+    "field=value changes a field of all methods, METHOD.field=value of one; "
+    "may be given several times.",
+)
+_U_BLOCKS = flags.DEFINE_list(
+    "u_blocks", [1, 2, 3, 4, 5, 6, 7], "How many of them figure6 compares."
+)
+_CURVE_METHOD = flags.DEFINE_string(
+    "curve_method", "pix2pix", "Whose generator has them; the paper's choice."
+)
+_PROTOCOLS = flags.DEFINE_list(
+    "protocols",
+    ["paper"],
+    "Protocols of evaluate.py for the tables; paper is always one.",
+)
+_LPIPS_WEIGHTS = flags.DEFINE_list(
+    "lpips_weights", [], "Files that convert_lpips.py made; see evaluate.py."
+)
+
+
+def main(_: list[str]) -> None:
+    task = tasks.TASKS[_training.TASK.value]
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/reproduce_{task.name}")
+    try:
+        _training.config()
+        chosen = _studies()
+    except ValueError as error:
+        raise errors.UsageError(str(error)) from error
+    variants = {v.name: v for study in chosen for v in study.variants}
+    protocols = list(dict.fromkeys(["paper", *_PROTOCOLS.value]))
+
+    _run.show_log()
+    _run.import_tensorflow()
+    import tensorflow as tf
+
+    from medgan_tf.evaluation import results, study_report
+    from medgan_tf.models import vgg19
+
+    # The scripts that are called need the memory of the GPUs.
+    tf.config.set_visible_devices([], "GPU")
+    for variant in variants.values():
+        # Told now, not after the hours that the methods before it take.
+        if layers := variant.resolved().vgg_layers:
+            vgg19.VGG19Features(layers, _training.config().vgg_weights)
+
+    for number, variant in enumerate(variants.values(), start=1):
+        print(f"\nRun {number} of {len(variants)}: {variant.label}")
+        _train(variant, workdir)
+        for protocol in protocols:
+            _evaluate(workdir / variant.name, protocol)
+
+    print("\nWriting the report.")
+    sections = []
+    for study in chosen:
+        found = {
+            protocol: [
+                results.read(
+                    v.name, v.label, _scores(workdir / v.name, protocol)
+                )
+                for v in study.variants
+            ]
+            for protocol in protocols
+        }
+        sections.append(
+            study_report.Section(
+                study,
+                found,
+                _pictures(study, found["paper"], workdir),
+                {
+                    v.name: study_report.read_training(workdir / v.name)
+                    for v in study.variants
+                },
+            )
+        )
+    path = study_report.write(workdir / "report.html", sections, task)
+    print(f"Report: {path}")
+
+
+def _studies() -> list[studies.Study]:
+    """What is asked for."""
+    if unknown := [name for name in _WHAT.value if name not in studies.NAMES]:
+        raise errors.UsageError(
+            f"--what={unknown[0]}: expected {', '.join(studies.NAMES)}."
+        )
+    u_blocks = [int(n) for n in _run.numbers("u_blocks", _U_BLOCKS.value)]
+    return [
+        studies.study(
+            name,
+            _SET.value,
+            u_blocks=u_blocks,
+            curve_method=_CURVE_METHOD.value,
+        )
+        for name in dict.fromkeys(_WHAT.value)
+    ]
+
+
+def _train(variant: studies.Variant, workdir: pathlib.Path) -> None:
+    """Trains what is missing of a run; nothing if it is whole."""
+    shared = flags.FLAGS.get_key_flags_for_module(_training)
+    _run.command(
+        "train.py",
+        f"--method={variant.method}",
+        f"--workdir={workdir / variant.name}",
+        *(flag.serialize() for flag in shared if flag.present),
+        *(f"--set={setting}" for setting in variant.settings),
+    )
+
+
+def _evaluate(folder: pathlib.Path, protocol: str) -> None:
+    """Scores a run, unless that has been done with these weights."""
+    best = json.loads((folder / "best.json").read_text())
+    scores = _scores(folder, protocol) / "scores.json"
+    if scores.exists():
+        known = json.loads(scores.read_text())
+        if known["settings"]["discriminator_steps"] == best["step"]:
+            return
+    _run.command(
+        "evaluate.py",
+        f"--workdir={folder}",
+        f"--protocol={protocol}",
+        f"--output_dir={scores.parent}",
+        *(f"--lpips_weights={path}" for path in _LPIPS_WEIGHTS.value),
+    )
+
+
+def _scores(folder: pathlib.Path, protocol: str) -> pathlib.Path:
+    return folder / f"test_{protocol}"
+
+
+def _pictures(
+    study: studies.Study, found, workdir: pathlib.Path
+) -> list[tuple[bytes, str]]:
+    """Slices of median and of lowest SSIM, with every method's image."""
+    import tensorflow as tf
+    import tqdm
+
+    from medgan_tf.data import records
+    from medgan_tf.evaluation import examples, grid, results
+    from medgan_tf.training import checkpoint
+
+    ssim = results.mean_ssim(found)
+    median = results.choose_median(ssim)
+    worst = results.choose_worst(ssim)
+    shown = {}
+    for variant in tqdm.tqdm(study.variants, unit="method", desc=study.name):
+        run = checkpoint.load_run(workdir / variant.name)
+        task = run.restored_task()
+        dataset = records.open_dataset(run.data["folder"])
+        # Where the generator draws, it draws the same each time.
+        tf.keras.utils.set_random_seed(run.config.seed)
+        generator, _ = checkpoint.load_generator(run, "best")
+        shown[variant.label] = examples.translate_chosen(
+            dataset.samples("test"),
+            tf.function(generator, reduce_retracing=True),
+            {**median, **worst},
+        )
+
+    def picture(chosen) -> bytes:
+        return grid.draw(
+            {
+                label: [one for one in them if _key(one) in chosen]
+                for label, them in shown.items()
+            },
+            task,
+        )
+
+    return [
+        (
+            picture(median),
+            "Of each patient the slice of median SSIM (mean over the "
+            "methods); below each image its error, on one scale for all.",
+        ),
+        (
+            picture(worst),
+            "The five worst slices by SSIM (mean over the methods), none "
+            "next to another.",
+        ),
+    ]
+
+
+def _key(example) -> tuple[str, str, int]:
+    return example.patient, example.study, example.slice_index
+
+
+def run() -> None:
+    _run.run(main)
+
+
+if __name__ == "__main__":
+    run()
