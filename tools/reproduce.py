@@ -19,8 +19,8 @@ import pathlib
 
 from absl import flags
 
-from medgan_tf import errors, tasks
-from medgan_tf.evaluation import studies
+from medgan_tf import errors, methods, tasks
+from medgan_tf.evaluation import protocols, studies
 from medgan_tf.tools import _run, _training
 
 flags.adopt_module_key_flags(_training)
@@ -38,15 +38,21 @@ _SET = flags.DEFINE_multi_string(
     "may be given several times.",
 )
 _U_BLOCKS = flags.DEFINE_list(
-    "u_blocks", [1, 2, 3, 4, 5, 6, 7], "How many of them figure6 compares."
+    "u_blocks",
+    [str(n) for n in studies.SEVEN],
+    "How many of them figure6 compares.",
 )
-_CURVE_METHOD = flags.DEFINE_string(
-    "curve_method", "pix2pix", "Whose generator has them; the paper's choice."
+_CURVE_METHOD = flags.DEFINE_enum(
+    "curve_method",
+    "pix2pix",
+    list(methods.METHODS),
+    "Whose generator has them; Appendix A trains pix2pix.",
 )
 _PROTOCOLS = flags.DEFINE_list(
     "protocols",
     ["paper"],
-    "Protocols of evaluate.py for the tables; paper is always one.",
+    f"Of {', '.join(protocols.PROTOCOLS)}, for the tables; see evaluate.py. "
+    "paper is always one.",
 )
 _LPIPS_WEIGHTS = flags.DEFINE_list(
     "lpips_weights", [], "Files that convert_lpips.py made; see evaluate.py."
@@ -62,7 +68,8 @@ def main(_: list[str]) -> None:
     except ValueError as error:
         raise errors.UsageError(str(error)) from error
     variants = {v.name: v for study in chosen for v in study.variants}
-    protocols = list(dict.fromkeys(["paper", *_PROTOCOLS.value]))
+    scored = list(dict.fromkeys(["paper", *_PROTOCOLS.value]))
+    _check_protocols(scored, task)
 
     _run.show_log()
     _run.import_tensorflow()
@@ -81,7 +88,7 @@ def main(_: list[str]) -> None:
     for number, variant in enumerate(variants.values(), start=1):
         print(f"\nRun {number} of {len(variants)}: {variant.label}")
         _train(variant, workdir)
-        for protocol in protocols:
+        for protocol in scored:
             _evaluate(workdir / variant.name, protocol)
 
     print("\nWriting the report.")
@@ -94,7 +101,7 @@ def main(_: list[str]) -> None:
                 )
                 for v in study.variants
             ]
-            for protocol in protocols
+            for protocol in scored
         }
         sections.append(
             study_report.Section(
@@ -117,7 +124,13 @@ def _studies() -> list[studies.Study]:
         raise errors.UsageError(
             f"--what={unknown[0]}: expected {', '.join(studies.NAMES)}."
         )
-    u_blocks = [int(n) for n in _run.numbers("u_blocks", _U_BLOCKS.value)]
+    u_blocks = _run.numbers("u_blocks", _U_BLOCKS.value)
+    if not u_blocks or any(n < 1 or n != int(n) for n in u_blocks):
+        raise errors.UsageError(
+            f"--u_blocks={','.join(_U_BLOCKS.value)}: expected whole numbers "
+            "of at least 1."
+        )
+    u_blocks = [int(n) for n in dict.fromkeys(u_blocks)]
     return [
         studies.study(
             name,
@@ -127,6 +140,16 @@ def _studies() -> list[studies.Study]:
         )
         for name in dict.fromkeys(_WHAT.value)
     ]
+
+
+def _check_protocols(names: list[str], task: tasks.Task) -> None:
+    """Refuses a protocol that is none, or that is not for such targets."""
+    for name in names:
+        if name not in protocols.PROTOCOLS:
+            raise errors.UsageError(
+                f"--protocols={name}: expected {', '.join(protocols.PROTOCOLS)}."
+            )
+        protocols.PROTOCOLS[name].fitted(task.target)
 
 
 def _train(variant: studies.Variant, workdir: pathlib.Path) -> None:

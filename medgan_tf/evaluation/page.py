@@ -21,10 +21,11 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem;
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-size: .9rem; color: #444; padding: .3rem 0; }
+p.caption { font-size: .9rem; color: #444; margin: 1rem 0 0; }
 th, td { padding: .25rem .6rem; text-align: right; vertical-align: top;
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
+th:first-child { text-align: left; }
+table.words td { text-align: left; white-space: normal; }
 thead th { border-bottom: 1px solid #555; }
 tbody tr + tr > * { border-top: 1px solid #e4e4e4; }
 tr.beside { color: #666; }
@@ -97,9 +98,20 @@ def paragraph(text: str, *, warning: bool = False) -> str:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Row], caption: str = ""
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    caption: str = "",
+    *,
+    words: bool = False,
 ) -> str:
-    """A table; the first of `columns` stands over the labels."""
+    """A table; the first of `columns` stands over the labels.
+
+    Args:
+      columns: what stands in the first line.
+      rows: the others.
+      caption: stands above, if there is one.
+      words: whether the cells hold sentences rather than numbers.
+    """
     head = "".join(f'<th scope="col">{html.escape(c)}</th>' for c in columns)
     lines = []
     for row in rows:
@@ -107,9 +119,10 @@ def table(
         cells = "".join(map(_cell, row.cells))
         label = html.escape(row.label)
         lines.append(f'<tr{kind}><th scope="row">{label}</th>{cells}</tr>')
+    above = f'<p class="caption">{html.escape(caption)}</p>\n'
+    kind = ' class="words"' if words else ""
     return (
-        '<div class="scroll"><table>'
-        f"<caption>{html.escape(caption)}</caption>\n"
+        above * bool(caption) + f'<div class="scroll"><table{kind}>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n"
         + "\n".join(lines)
         + "\n</tbody></table></div>"

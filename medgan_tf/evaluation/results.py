@@ -162,7 +162,8 @@ def rank(results: Sequence[Result], metric: str, reference: str) -> Ranking:
     return Ranking(
         best,
         tuple(statistics.compare_all(table.patient_means, reference)),
-        f"without {left_out} in which a method has no finite number"
+        f"without the {left_out} {results[0].scores['protocol']['scored']}(s) "
+        "in which a method has no finite number"
         if left_out
         else "",
     )

@@ -101,7 +101,7 @@ def study(
         variants = [
             Variant(
                 method,
-                methods.METHODS[method].title,
+                _label(method),
                 method,
                 (*common, *own.get(method, ())),
             )
@@ -123,13 +123,17 @@ def _u_blocks(
     is_plain = plain.resolved().num_u_blocks == number
     return Variant(
         method if is_plain else f"{method}_{number}_u_blocks",
-        f"{methods.METHODS[method].title}, {number} U-block"
-        + "s" * (number > 1),
+        f"{_label(method)}, {number} U-block" + "s" * (number > 1),
         method,
         plain.settings
         if is_plain
         else (*plain.settings, f"num_u_blocks={number}"),
     )
+
+
+def _label(method: str) -> str:
+    """The method's title without whose it is."""
+    return methods.METHODS[method].title.partition(" (")[0]
 
 
 def _sorted(

@@ -25,6 +25,8 @@ from medgan_tf.evaluation import (
 
 # Metrics of the per-patient plot, as far as they were computed.
 PLOTTED = ("ssim", "psnr", "mse", "vif", "uqi", "lpips_alex", "mae")
+# Of numbers in a table that fits on paper.
+MOST_COLUMNS = 7
 _ARROWS = {True: "↑", False: "↓", None: "→ 0"}
 
 
@@ -123,6 +125,9 @@ def write(
     parts = _head(first, task, remarks)
     for section in sections:
         parts += _section(section, task, path.parent)
+    for name, found in sections[0].results.items():
+        parts.append(page.heading(f"Protocol {name}"))
+        parts += _protocol(found[0])
     title = f"MedGAN and others: {task.title}"
     report.write_whole(path, page.page(title, parts).encode())
     return path
@@ -169,23 +174,21 @@ def _section(
     parts = [page.heading(section.study.title)]
     for name, found in section.results.items():
         results.check_comparable(found)
+        reference = reference_of(section, found)
         rankings = {
-            metric: results.rank(found, metric, reference_of(section, found))
+            metric: results.rank(found, metric, reference)
             for metric in results.metrics_of(found)
         }
         parts.append(page.heading(f"Scores, protocol {name}", 3))
-        parts.append(
-            _scores(found, rankings, reference_of(section, found), folder)
-        )
+        parts += _scores(found, rankings, reference, folder)
+        parts += _changes(section.study)
         if name == "paper":
             parts += _as_published(found, task, folder)
-        parts += _plots(section.study, found)
-        parts += _comparisons(found, rankings, reference_of(section, found))
-        parts += _protocol(found[0])
+            parts += _plots(section.study, found)
+        parts += _comparisons(found, rankings, reference)
+    parts.append(page.heading("Images", 3))
     parts += [page.picture(png, caption) for png, caption in section.pictures]
-    parts += _shares(section)
-    parts += _settings(section)
-    return parts
+    return [*parts, *_shares(section), *_settings(section)]
 
 
 def _scores(
@@ -193,44 +196,83 @@ def _scores(
     rankings: Mapping[str, results.Ranking],
     reference: str,
     folder: pathlib.Path,
-) -> str:
+) -> list[str]:
     """Mean over patients, SD and interval of every metric."""
     metrics = results.metrics_of(found)
     beside = [name for name in found[0].images if name != "translated"]
     lines = [(found[0], name, name) for name in beside]
     lines += [(one, "translated", one.label) for one in found]
-    columns = []
-    for metric in metrics:
+    columns = {}
+    for metric, ranking in rankings.items():
         means = [
             one.images[image]["patient_mean"][metric] for one, image, _ in lines
         ]
-        columns.append(
-            [
-                _score_cell(one, image, metric, text, means, folder)
-                for (one, image, _), text in zip(
-                    lines, _texts(means), strict=True
-                )
-            ]
-        )
-    for metric, column in zip(metrics, columns, strict=True):
-        _mark(column, lines, rankings[metric])
-    rows = [
-        page.Row(label, cells, image != "translated")
-        for (_, image, label), cells in zip(
-            lines, zip(*columns, strict=True), strict=True
-        )
-    ]
+        like = means
+        if metrics[metric]["higher_is_better"] is None:
+            # The digits of a mean error near zero say nothing.
+            like = [max(abs(x) for x in means if x is not None)]
+        columns[metric] = [
+            _score_cell(one, image, metric, text, like, folder)
+            for (one, image, _), text in zip(
+                lines, _texts(means, like), strict=True
+            )
+        ]
+        _mark(columns[metric], lines, ranking)
     patients = len(found[0].images["translated"]["num_slices"])
     (label,) = (one.label for one in found if one.name == reference)
-    return page.table(
-        ["", *(_title(metric) for metric in metrics.values())],
-        rows,
+    return _tables(
+        metrics,
+        columns,
+        [(label, image != "translated") for _, image, label in lines],
         f"Mean over {patients} patients; below it the standard deviation and "
         "the 95 % interval over patients, where there is one. Bold: best of "
         f"the methods. *: differs from {label}, p < {statistics.SIGNIFICANT} "
         "(Wilcoxon signed-rank over patients, Holm-corrected for the methods "
         "compared).",
     )
+
+
+def _changes(study: studies.Study) -> list[str]:
+    """What the methods have that their rows in the paper have not."""
+    for_all = [
+        setting
+        for setting in study.variants[0].settings
+        if all(setting in variant.settings for variant in study.variants)
+    ]
+    words = [f"all methods: {', '.join(for_all)}"] if for_all else []
+    for variant in study.variants:
+        if own := [one for one in variant.settings if one not in for_all]:
+            words.append(f"{variant.label}: {', '.join(own)}")
+    text = f"Other than in the paper, {'; '.join(words)}."
+    return [page.paragraph(text)] if words else []
+
+
+def _tables(
+    metrics: Mapping[str, Mapping],
+    columns: Mapping[str, Sequence[page.Cell]],
+    labels: Sequence[tuple[str, bool]],
+    caption: str,
+) -> list[str]:
+    """A table of metrics, cut where it would not fit on paper.
+
+    Args:
+      metrics: as `results.metrics_of`.
+      columns: metric -> a cell for each label.
+      labels: of the rows, and whether each is beside the methods.
+      caption: of the first part.
+    """
+    names = list(columns)
+    parts = []
+    for first in range(0, len(names), MOST_COLUMNS):
+        some = names[first : first + MOST_COLUMNS]
+        cells = zip(*(columns[name] for name in some), strict=True)
+        rows = [
+            page.Row(label, its_cells, is_beside)
+            for (label, is_beside), its_cells in zip(labels, cells, strict=True)
+        ]
+        titles = ["", *(_title(metrics[name]) for name in some)]
+        parts.append(page.table(titles, rows, "" if first else caption))
+    return parts
 
 
 def _score_cell(
@@ -284,41 +326,34 @@ def _as_published(
     known = results.metrics_of(found)
     metrics = [name for name in published.METRICS if name in known]
     paper = published.PUBLISHED.get(task.name, {})
-    columns = []
+    columns = {}
     for metric in metrics:
         means = [
             one.images["translated"]["slice_mean"][metric] for one in found
         ]
-        columns.append(
-            [
-                page.Cell(
-                    text,
-                    (f"paper {paper[one.name][metric]:g}",)
-                    if one.name in paper
-                    else (),
-                    origin=_origin(
-                        one,
-                        folder,
-                        *("images", "translated", "slice_mean", metric),
-                    ),
-                )
-                for one, text in zip(found, _texts(means), strict=True)
-            ]
-        )
-    rows = [
-        page.Row(one.label, cells)
-        for one, cells in zip(found, zip(*columns, strict=True), strict=True)
-    ]
-    table = page.table(
-        ["", *(_title(known[metric]) for metric in metrics)],
-        rows,
+        columns[metric] = [
+            page.Cell(
+                text,
+                (f"paper {paper[one.name][metric]:g}",)
+                if one.name in paper
+                else (),
+                origin=_origin(
+                    one, folder, "images", "translated", "slice_mean", metric
+                ),
+            )
+            for one, text in zip(found, _texts(means), strict=True)
+        ]
+    table = _tables(
+        known,
+        columns,
+        [(one.label, False) for one in found],
         "Mean over slices, as the paper averages"
         + (", with the paper's numbers below." if paper else "."),
     )
     if not paper:
-        return [table, page.paragraph("The paper has no such task.")]
+        return [*table, page.paragraph("The paper has no such task.")]
     return [
-        table,
+        *table,
         page.paragraph(
             "The paper's numbers are from other patients, and it leaves the "
             "settings of its metrics open: compare the order of the methods, "
@@ -385,17 +420,13 @@ def _comparisons(
     }
     if not shown:
         return []
-    columns = []
-    for ranking in shown.values():
+    columns = {}
+    for metric, ranking in shown.items():
         like = [abs(one.mean_difference) for one in ranking.comparisons]
-        columns.append(
-            [_comparison_cell(one, like) for one in ranking.comparisons]
-        )
+        columns[metric] = [
+            _comparison_cell(one, like) for one in ranking.comparisons
+        ]
     names = [one.first for one in next(iter(shown.values())).comparisons]
-    rows = [
-        page.Row(label[name], cells)
-        for name, cells in zip(names, zip(*columns, strict=True), strict=True)
-    ]
     notes = {
         one.note for ranking in shown.values() for one in ranking.comparisons
     }
@@ -404,16 +435,16 @@ def _comparisons(
         for metric, ranking in rankings.items()
         if ranking.note
     }
-    table = page.table(
-        ["", *(_title(metrics[metric]) for metric in shown)],
-        rows,
-        f"Difference to {label[reference]}: mean over patients, its 95 % "
-        "interval where there is one, r (matched-pairs rank-biserial "
-        "correlation) and p (Wilcoxon signed-rank, Holm-corrected for the "
-        f"{len(names)} comparisons of a metric).",
-    )
     return [
-        table,
+        *_tables(
+            metrics,
+            columns,
+            [(label[name], False) for name in names],
+            f"Difference to {label[reference]}: mean over patients, its 95 % "
+            "interval where there is one, r (matched-pairs rank-biserial "
+            "correlation) and p (Wilcoxon signed-rank, Holm-corrected for "
+            f"{len(names)} comparisons).",
+        ),
         *(page.paragraph(f"{note}.") for note in sorted(notes) if note),
     ]
 
@@ -444,18 +475,16 @@ def _protocol(first: results.Result) -> list[str]:
         for metric in protocol["metrics"].values()
     ]
     return [
-        page.table(
-            ["metric", "settings", "computed on", "computed in"],
-            rows,
-            f"Protocol {protocol['name']}: {protocol['source']} Averaging: "
-            f"{protocol['averaging']}",
-        ),
+        page.paragraph(f"{protocol['source']} {protocol['averaging']}."),
         *(
             page.paragraph(
                 f"{protocol['metrics'][name]['label']} is not computed: "
                 f"{reason}."
             )
             for name, reason in first.scores["not_computed"].items()
+        ),
+        page.table(
+            ["", "settings", "computed on", "computed in"], rows, words=True
         ),
     ]
 
@@ -470,8 +499,7 @@ def _shares(section: Section) -> list[str]:
         page.Row(
             variant.label,
             tuple(
-                page.Cell(_share(trained[variant.name].shares.get(term)))
-                for term in terms
+                _share(trained[variant.name].shares.get(term)) for term in terms
             ),
         )
         for variant in section.study.variants
@@ -511,6 +539,7 @@ def _settings(section: Section) -> list[str]:
                 ["", *(variant.label for variant in section.study.variants)],
                 rows,
                 "In which the methods differ.",
+                words=True,
             )
         )
     words = "; ".join(f"{name} {_word(v)}" for name, v in common.items())
@@ -545,10 +574,11 @@ def _title(metric: Mapping) -> str:
     return f"{metric['label']}{unit} {_ARROWS[metric['higher_is_better']]}"
 
 
-def _share(ends: tuple[float, float] | None) -> str:
+def _share(ends: tuple[float, float] | None) -> page.Cell:
     if ends is None:
-        return ""
-    return " → ".join(f"{100 * share:.2g} %" for share in ends)
+        return page.Cell("")
+    first, last = (f"{100 * share:.2g} %" for share in ends)
+    return page.Cell(first, (f"→ {last}",))
 
 
 def _word(value: object) -> str:

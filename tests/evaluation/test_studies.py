@@ -41,9 +41,7 @@ def test_the_curve_is_pix2pix_with_one_to_seven_u_blocks():
 
 def test_a_run_that_a_table_has_already_is_not_trained_for_the_curve():
     one, two = studies.study("figure6", u_blocks=(1, 2)).variants
-    assert one == studies.Variant(
-        "pix2pix", "pix2pix (Isola et al. 2017), 1 U-block", "pix2pix"
-    )
+    assert one == studies.Variant("pix2pix", "pix2pix, 1 U-block", "pix2pix")
     assert two.name == "pix2pix_2_u_blocks"
     three, six = studies.study(
         "figure6", u_blocks=(3, 6), curve_method="medgan"

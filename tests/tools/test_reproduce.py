@@ -1,0 +1,119 @@
+"""reproduce.py trains what is missing, and goes on where it was stopped."""
+
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "tools" / "reproduce.py"
+SMALL = (
+    "--what=figure6",
+    "--u_blocks=1,2",
+    "--task=pet_denoise",
+    "--num_phantoms=4",
+    "--set=ngf=2",
+    "--set=ndf=2",
+    "--max_steps=2",
+    "--validation_slices=2",
+    "--jitter_size=256",
+)
+
+
+def start(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def call(*arguments, cwd):
+    process = start(*arguments, cwd=cwd)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ("--what=table3", "expected table1, table2, figure4"),
+        ("--set=ngf=wide", "expected a whole number"),
+        ("--set=nobody.ngf=3", "no method 'nobody'"),
+        ("--u_blocks=1,few", "expected numbers"),
+        ("--u_blocks=1.5", "whole numbers"),
+        ("--u_blocks=0", "whole numbers of at least 1"),
+        ("--curve_method=gan", "curve_method"),
+        ("--protocols=mine", "expected paper, canonical"),
+        ("--protocols=synthrad2023", "is for CT, the target is PET"),
+        ("--batch_size=0", "batch_size must be at least 1"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(
+    tmp_path, argument, complaint
+):
+    code, output = call(*SMALL, argument, "--workdir=w", cwd=tmp_path)
+    assert code == 1
+    assert complaint in output
+    assert len(output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_weights_that_a_later_method_lacks_are_told_at_the_start(tmp_path):
+    code, output = call(
+        *SMALL,
+        *("--what=table1", "--vgg_weights=missing.npz", "--workdir=w"),
+        cwd=tmp_path,
+    )
+    assert code != 0
+    assert "missing.npz" in output
+    assert "Traceback" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_it_is_stopped_goes_on_and_does_nothing_twice(tmp_path):
+    process = start(*SMALL, "--workdir=w", cwd=tmp_path)
+    second = tmp_path / "w" / "pix2pix_2_u_blocks" / "run.json"
+    deadline = time.monotonic() + 240
+    while not second.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert not (tmp_path / "w" / "report.html").exists()
+
+    code, output = call(*SMALL, "--workdir=w", cwd=tmp_path)
+    assert code == 0, output
+    report = tmp_path / "w" / "report.html"
+    assert output.splitlines()[-1] == "Report: w/report.html"
+    text = report.read_text()
+    assert "These are simulated images." in text
+    assert "pix2pix, 2 U-blocks" in text
+    # The paper trained pix2pix on this task: its PSNR.
+    assert "paper 34.89" in text
+    # What is shown is what the file says.
+    scores = json.loads(
+        (tmp_path / "w/pix2pix/test_paper/scores.json").read_text()
+    )
+    mean = scores["images"]["translated"]["patient_mean"]["ssim"]
+    cell = re.search(
+        r'data-from="pix2pix/test_paper/scores.json#/images/translated/'
+        r'patient_mean/ssim">(?:<b>)?([0-9.]+)',
+        text,
+    )
+    assert cell.group(1) == f"{mean:.4f}"
+
+    changed = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("scores.csv")}
+    code, output = call(*SMALL, "--workdir=w", cwd=tmp_path)
+    assert code == 0, output
+    assert "evaluate.py" not in output
+    for path, when in changed.items():
+        assert path.stat().st_mtime_ns == when
