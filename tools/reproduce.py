@@ -146,9 +146,8 @@ def _check_protocols(names: list[str], task: tasks.Task) -> None:
     """Refuses a protocol that is none, or that is not for such targets."""
     for name in names:
         if name not in protocols.PROTOCOLS:
-            raise errors.UsageError(
-                f"--protocols={name}: expected {', '.join(protocols.PROTOCOLS)}."
-            )
+            known = ", ".join(protocols.PROTOCOLS)
+            raise errors.UsageError(f"--protocols={name}: expected {known}.")
         protocols.PROTOCOLS[name].fitted(task.target)
 
 

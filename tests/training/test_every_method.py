@@ -1,0 +1,101 @@
+"""Each row of the table goes the whole way, and can be stopped on it."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tqdm
+
+from medgan_tf import methods, tasks
+from medgan_tf.data import pairs, phantom, records
+from medgan_tf.evaluation import evaluate
+from medgan_tf.serving import export, predict
+from medgan_tf.training import checkpoint, loop
+from medgan_tf.training import config as configs
+
+pytestmark = pytest.mark.slow
+
+TASK = tasks.adapted(tasks.TASKS["pet_ct"], voxel_size_mm=(None, None, None))
+SMALL = (
+    "ngf=2",
+    "ndf=2",
+    "style_layers=block1_conv1",
+    "content_layers=block1_conv1",
+    "averaging=0.5",
+    "num_u_blocks=1",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """A patient to train on, one to validate on and one to test on."""
+    folder = tmp_path_factory.mktemp("every") / "data"
+    with records.Writer(folder, TASK.name) as writer:
+        for seed, split in enumerate(("train", "validation", "test")):
+            images = phantom.patient(
+                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
+            )
+            patient = pairs.prepare(
+                TASK,
+                f"patient{seed}",
+                pairs.Images([images["PET"]], images["CT"]),
+                pairs.Options(),
+            )
+            writer.add(split, patient.samples)
+        return writer.finish(
+            {
+                "task": TASK.name,
+                "origin": "phantom",
+                "is_simulated": True,
+                "slice_size": 256,
+                "source_channels": 1,
+                "target_channels": 1,
+                "task_row": tasks.as_stored(TASK),
+            }
+        )
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_it_trains_goes_on_is_scored_and_exported(name, dataset, tmp_path):
+    method = methods.override(methods.METHODS[name], list(SMALL))
+
+    def train(max_steps):
+        config = configs.TrainConfig(
+            max_steps=max_steps, vgg_weights="random", jitter_size=256
+        )
+        silent = functools.partial(tqdm.tqdm, disable=True)
+        return loop.train(
+            TASK, method, config, dataset, tmp_path / "run", progress=silent
+        )
+
+    train(1)
+    run = train(3)
+    assert checkpoint.load_run(run.workdir).method == method
+    first, last = (
+        tf.train.load_checkpoint(
+            str(run.workdir / "checkpoints" / f"ckpt-{step}")
+        )
+        for step in (1, 3)
+    )
+    moved = [
+        key
+        for key in first.get_variable_to_shape_map()
+        if "generator" in key
+        and not np.array_equal(first.get_tensor(key), last.get_tensor(key))
+    ]
+    assert moved
+
+    generator, step = checkpoint.load_generator(run, "last")
+    assert step == 3
+    found = evaluate.score_slices(dataset.samples("test"), generator)
+    assert np.isfinite([row.values["mae"] for row in found.rows]).all()
+
+    model = predict.load(export.export(run, TASK, tmp_path / "m", which="last"))
+    sample = next(dataset.samples("test"))
+    source = (sample.source[None] + 1) * 10  # SUV, of a window of 20.
+    answer = model.translate(source=tf.constant(source))["translated"]
+    assert answer.shape == (1, 256, 256, 1)
+    if not method.dropout:
+        expected = (generator(sample.source[None]) + 1) * 1500 - 1000
+        np.testing.assert_allclose(answer, expected, atol=0.05)
