@@ -1,25 +1,54 @@
-"""Scores a trained run on patients it was not trained on.
+"""Scores a trained run, or images made elsewhere, on patients kept apart.
 
 Writes scores.csv (one line per slice or volume), scores.json (patients, means
 and every setting of the protocol) and examples.png (source, translated,
 target, error), and prints the means.
 
-Example:
+Images that another program translated are scored with --translated_dir and
+--data_dir instead of --workdir, in one of two forms:
+  slices   PATIENT[_STUDY]_SLICE.npy (or .tif, .png), on the pixels of the
+           records' slices, with their numbers
+  volumes  PATIENT[_STUDY].nii.gz (or another format, or a folder of DICOM),
+           on the voxels of the source; then name the sources again, by the
+           flags that prepare_data.py had
+Both in the target's unit, such as HU.
+
+Examples:
   evaluate.py --workdir=runs/mr_ct
   evaluate.py --workdir=runs/mr_ct --protocol=synthrad2025
+  evaluate.py --translated_dir=theirs --data_dir=data/mr_ct \\
+      --method_name='CycleGAN (PyTorch)'
+  evaluate.py --translated_dir=theirs --data_dir=data/mr_ct \\
+      --input_dir=study --source='*/MR.nii.gz' --target='*/CT.nii.gz'
 """
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
-from medgan_tf import errors
-from medgan_tf.tools import _run
+from medgan_tf import errors, tasks
+from medgan_tf.tools import _cohort, _run
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Run folder of train.py.", required=True
+if TYPE_CHECKING:
+    from medgan_tf.data import records, sample
+    from medgan_tf.evaluation import elsewhere, evaluate
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of train.py.")
+_TRANSLATED_DIR = flags.DEFINE_string(
+    "translated_dir",
+    None,
+    "Folder of images that another program translated, instead of --workdir; "
+    "see above.",
+)
+_METHOD_NAME = flags.DEFINE_string(
+    "method_name",
+    None,
+    "What made the images of --translated_dir, for people (default: the "
+    "folder's name).",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Records (default: those the run was trained on)."
@@ -37,8 +66,8 @@ _PROTOCOL = flags.DEFINE_enum(
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
-    "Where results go (default: WORKDIR/SPLIT_CHECKPOINT, with _PROTOCOL where "
-    "it is not paper).",
+    "Where results go (default: WORKDIR/SPLIT_CHECKPOINT or "
+    "TRANSLATED_DIR_SPLIT, with _PROTOCOL where it is not paper).",
 )
 _LPIPS_WEIGHTS = flags.DEFINE_list(
     "lpips_weights",
@@ -51,14 +80,61 @@ _CHECKPOINT = flags.DEFINE_enum(
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 4, "Slices translated at a time.", lower_bound=1
 )
+# Where the sources of --translated_dir are.
+_SOURCES = ("manifest", "input_dir", "layout", "source", "target", "spacing_mm")
+for _name in _SOURCES:
+    flags.declare_key_flag(_name)
+# What else _cohort asks, the records know.
+_KNOWN = ("ct", "more_sources", "tissues", "voxel_size_mm", "too_large")
+
+
+class _Subject(NamedTuple):
+    """Whose images are scored.
+
+    Attributes:
+      dataset: the records.
+      task: what they were prepared for.
+      method: name of the method, for scores.json.
+      title: the same for people.
+      checkpoint: which one of a run; None for images made elsewhere.
+      output_dir: where results go, without the protocol.
+      load: gives the images, once nothing speaks against the flags.
+    """
+
+    dataset: records.Dataset
+    task: tasks.Task
+    method: str
+    title: str
+    checkpoint: str | None
+    output_dir: pathlib.Path
+    load: Callable[[], _Images]
+
+
+class _Images(NamedTuple):
+    """What `evaluate.score_slices` takes.
+
+    Attributes:
+      attach: what is to be done to the samples before; counts values.
+      translate: see there.
+      step: discriminator steps; None for images made elsewhere.
+      values: found in images made elsewhere; None for a run, which clips its
+        own.
+    """
+
+    attach: Callable[
+        [Iterable[sample.Sample], elsewhere.Values | None],
+        Iterable[sample.Sample],
+    ]
+    translate: evaluate.Translate
+    step: int | None = None
+    values: elsewhere.Values | None = None
 
 
 def main(_: list[str]) -> None:
+    _check_flags()
     _run.import_tensorflow()
-    import tensorflow as tf
     import tqdm
 
-    from medgan_tf.data import records
     from medgan_tf.evaluation import (
         baselines,
         compare,
@@ -68,14 +144,152 @@ def main(_: list[str]) -> None:
         protocols,
         report,
     )
+
+    subject = _made_elsewhere() if _TRANSLATED_DIR.value else _trained_run()
+    dataset, task, split = subject.dataset, subject.task, _SPLIT.value
+    protocol = protocols.PROTOCOLS[_PROTOCOL.value].fitted(task.target)
+    compare.check_volumes(protocol, task.too_large)
+    if not dataset.num_slices(split):
+        raise errors.DataError(
+            f"{dataset.folder} has no {split} patients; choose another "
+            "--split or prepare the data with some."
+        )
+    weighted, not_computed = _lpips()
+    images = subject.load()
+
+    samples = tqdm.tqdm(
+        dataset.samples(split),
+        total=dataset.num_slices(split),
+        unit="slice",
+        desc=split,
+    )
+    scores = evaluate.score_slices(
+        images.attach(samples, images.values),
+        images.translate,
+        protocol=protocol,
+        weighted=weighted,
+        score_source=task.source == task.target,
+        baselines=baselines.answers(task, dataset.info["train_body_mean"]),
+        batch_size=_BATCH_SIZE.value,
+    )
+    name = subject.output_dir.name
+    if protocol.name != "paper":
+        name += f"_{protocol.name}"
+    output_dir = pathlib.Path(
+        _OUTPUT_DIR.value or subject.output_dir.with_name(name)
+    )
+    is_simulated = dataset.info["is_simulated"]
+    settings = {
+        "task": task.name,
+        "method": subject.method,
+        "split": split,
+        "checkpoint": subject.checkpoint,
+        "discriminator_steps": images.step,
+        "unit": task.target.unit,
+        "is_simulated": is_simulated,
+        "num_skipped": scores.num_skipped,
+        "data_fingerprint": dataset.info["fingerprint"],
+    }
+    if images.values:
+        settings["clipped_share"] = images.values.lost_share
+    csv_path, json_path = report.write_scores(
+        output_dir,
+        scores.rows,
+        settings,
+        protocol=protocol,
+        not_computed=not_computed,
+    )
+    chosen = examples.choose(scores.slices)
+    shown = examples.translate_chosen(
+        images.attach(
+            (
+                sample
+                for sample in dataset.samples(split)
+                if (sample.patient, sample.study, sample.slice_index) in chosen
+            ),
+            None,
+        ),
+        images.translate,
+        chosen,
+    )
+    picture_path = picture.draw(
+        output_dir / "examples.png",
+        shown,
+        task=task,
+        method=subject.title,
+        is_simulated=is_simulated,
+    )
+    of_step = "" if images.step is None else f", step {images.step}"
+    print(
+        f"{subject.title}, {task.title}: {split} patients{of_step}"
+        f"{' (simulated images)' if is_simulated else ''}"
+    )
+    print(
+        report.table(
+            evaluate.summarise(scores.rows),
+            unit=task.target.unit,
+            protocol=protocol,
+            not_computed=not_computed,
+        )
+    )
+    if images.values:
+        print(
+            f"The images hold {images.values.lowest:.4g} to "
+            f"{images.values.highest:.4g} {task.target.unit}; "
+            f"{images.values.lost_share:.3%} lay beyond the window and were "
+            "clipped."
+        )
+    for path in (csv_path, json_path, picture_path):
+        print(path)
+
+
+def _check_flags() -> None:
+    """Refuses flags that do not go together."""
+    if bool(_WORKDIR.value) == bool(_TRANSLATED_DIR.value):
+        raise errors.UsageError(
+            f"got {'both' if _WORKDIR.value else 'neither'} --workdir and "
+            "--translated_dir; expected one of them."
+        )
+    is_given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
+    if _WORKDIR.value:
+        if wrong := is_given & {"method_name", "task", *_SOURCES, *_KNOWN}:
+            raise errors.UsageError(
+                f"--{min(wrong)} goes together with --translated_dir; a run "
+                "knows what it is and its data."
+            )
+        return
+    if not _DATA_DIR.value:
+        raise errors.UsageError(
+            "--translated_dir needs --data_dir, the records with the targets."
+        )
+    if "checkpoint" in is_given:
+        raise errors.UsageError(
+            "--checkpoint goes together with --workdir; leave it out."
+        )
+    if _SPLIT.value == "train":
+        raise errors.UsageError(
+            "--split=train: a method made elsewhere is scored on patients it "
+            "was not trained on; expected test or validation."
+        )
+    if wrong := is_given & set(_KNOWN):
+        raise errors.UsageError(
+            f"--{min(wrong)}: the records know how their slices were made; "
+            "leave it out."
+        )
+    _cohort.check_flags()
+
+
+def _trained_run() -> _Subject:
+    """A run of train.py, if its records are fit to score it."""
+    import tensorflow as tf
+
+    from medgan_tf.data import records
     from medgan_tf.training import checkpoint
 
     run = checkpoint.load_run(_WORKDIR.value)
     dataset = records.open_dataset(_DATA_DIR.value or run.data["folder"])
     task = run.restored_task()
     records.check_task(dataset, task)
-    protocol = protocols.PROTOCOLS[_PROTOCOL.value].fitted(task.target)
-    compare.check_volumes(protocol, task.too_large)
     split = _SPLIT.value
     if not _DATA_DIR.value and (
         dataset.info["fingerprint"] != run.data["fingerprint"]
@@ -93,81 +307,74 @@ def main(_: list[str]) -> None:
             "among those the run was trained on; expected patients it never "
             "saw."
         )
-    if not dataset.num_slices(split):
-        raise errors.DataError(
-            f"{dataset.folder} has no {split} patients; choose another "
-            "--split or prepare the data with some."
-        )
-    # Where the generator draws (pix2pix_tf), it draws the same each time.
-    tf.keras.utils.set_random_seed(run.config.seed)
-    generator, step = checkpoint.load_generator(run, _CHECKPOINT.value)
-    translate = tf.function(generator, reduce_retracing=True)
 
-    weighted, not_computed = _lpips()
+    def load() -> _Images:
+        # Where the generator draws (pix2pix_tf), it draws the same each time.
+        tf.keras.utils.set_random_seed(run.config.seed)
+        generator, step = checkpoint.load_generator(run, _CHECKPOINT.value)
+        translate = tf.function(generator, reduce_retracing=True)
+        return _Images(lambda samples, _: samples, translate, step)
 
-    def samples():
-        return tqdm.tqdm(
-            dataset.samples(split),
-            total=dataset.num_slices(split),
-            unit="slice",
-            desc=split,
-        )
+    return _Subject(
+        dataset,
+        task,
+        run.method.name,
+        run.method.title,
+        _CHECKPOINT.value,
+        run.workdir / f"{split}_{_CHECKPOINT.value}",
+        load,
+    )
 
-    scores = evaluate.score_slices(
-        samples(),
-        translate,
-        protocol=protocol,
-        weighted=weighted,
-        score_source=task.source == task.target,
-        baselines=baselines.answers(task, dataset.info["train_body_mean"]),
-        batch_size=_BATCH_SIZE.value,
+
+def _made_elsewhere() -> _Subject:
+    """Images of another program, for the patients of the records."""
+    from medgan_tf.data import records
+    from medgan_tf.evaluation import elsewhere, elsewhere_files
+
+    folder = pathlib.Path(_TRANSLATED_DIR.value).absolute()
+    dataset = records.open_dataset(_DATA_DIR.value)
+    task = tasks.from_stored(dataset.info["task_row"])
+    records.check_task(
+        dataset, tasks.TASKS.get(_cohort.TASK.value or task.name, task)
     )
-    folder = f"{split}_{_CHECKPOINT.value}"
-    if protocol.name != "paper":
-        folder += f"_{protocol.name}"
-    output_dir = pathlib.Path(_OUTPUT_DIR.value or run.workdir / folder)
-    is_simulated = dataset.info["is_simulated"]
-    csv_path, json_path = report.write_scores(
-        output_dir,
-        scores.rows,
-        {
-            "task": task.name,
-            "method": run.method.name,
-            "split": split,
-            "checkpoint": _CHECKPOINT.value,
-            "discriminator_steps": step,
-            "unit": task.target.unit,
-            "is_simulated": is_simulated,
-            "num_skipped": scores.num_skipped,
-            "data_fingerprint": dataset.info["fingerprint"],
-        },
-        protocol=protocol,
-        not_computed=not_computed,
-    )
-    shown = examples.translate_chosen(
-        dataset.samples(split), translate, examples.choose(scores.slices)
-    )
-    picture_path = picture.draw(
-        output_dir / "examples.png",
-        shown,
-        task=task,
-        method=run.method.title,
-        is_simulated=is_simulated,
-    )
-    print(
-        f"{run.method.title}, {task.title}: {split} patients, step {step}"
-        f"{' (simulated images)' if is_simulated else ''}"
-    )
-    print(
-        report.table(
-            evaluate.summarise(scores.rows),
-            unit=task.target.unit,
-            protocol=protocol,
-            not_computed=not_computed,
-        )
-    )
-    for path in (csv_path, json_path, picture_path):
-        print(path)
+    split = _SPLIT.value
+
+    def load() -> _Images:
+        needed = elsewhere_files.wanted(dataset.samples(split))
+        others = [
+            patient
+            for side in dataset.info["splits"]
+            if side != split
+            for patient in dataset.patients(side)
+        ]
+        if _cohort.MANIFEST.value or _cohort.INPUT_DIR.value:
+            # So that --task need not be given.
+            flags.set_default(_cohort.TASK, task.name)
+            cohort = _cohort.read()
+            read = elsewhere_files.volumes(
+                folder,
+                needed,
+                others=others,
+                sources={
+                    (study.patient, study.name): study.sources[0]
+                    for study in cohort.studies
+                    if study.sources
+                },
+                task=task,
+                spacing_mm=cohort.options.spacing_mm
+                or dataset.info["options"]["spacing_mm"],
+            )
+        else:
+            read = elsewhere_files.slices(folder, needed, others=others)
+
+        def attach(samples, values):
+            return elsewhere.attach(samples, read, task.target, values)
+
+        return _Images(attach, elsewhere.translate, values=elsewhere.Values())
+
+    name = _METHOD_NAME.value or folder.name
+    output_dir = folder.with_name(f"{folder.name}_{split}")
+    return _Subject(dataset, task, name, name, None, output_dir, load)
 
 
 def _lpips() -> tuple[dict, dict[str, str]]:
