@@ -21,6 +21,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "predict",
+    "mumap",
     "reproduce",
     "benchmark",
     "convert_lpips",

@@ -39,6 +39,8 @@ FLOORS = {
     "evaluation.examples": 9,
     "evaluation.picture": 10,
     "evaluation.lpips": 5,
+    "evaluation.line_integrals": 3,
+    "serving.mumap": 5,
     "evaluation.published": 0,
     "evaluation.studies": 1,
     "evaluation.page": 0,
