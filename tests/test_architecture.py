@@ -42,6 +42,8 @@ FLOORS = {
     "evaluation.line_integrals": 3,
     "serving.mumap": 5,
     "evaluation.published": 0,
+    "evaluation.elsewhere": 6,
+    "evaluation.elsewhere_files": 5,
     "evaluation.studies": 1,
     "evaluation.page": 0,
     "evaluation.plots": 0,

@@ -16,12 +16,20 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
 from medgan_tf import errors, methods, tasks
 from medgan_tf.evaluation import protocols, studies
 from medgan_tf.tools import _run, _training
+
+if TYPE_CHECKING:
+    from medgan_tf.data import sample
+    from medgan_tf.evaluation import examples, results
+    from medgan_tf.training import checkpoint
 
 flags.adopt_module_key_flags(_training)
 
@@ -54,9 +62,29 @@ _PROTOCOLS = flags.DEFINE_list(
     f"Of {', '.join(protocols.PROTOCOLS)}, for the tables; see evaluate.py. "
     "paper is always one.",
 )
+_TRANSLATED_DIR = flags.DEFINE_multi_string(
+    "translated_dir",
+    [],
+    "NAME=FOLDER: the test slices as another method translated them, a file "
+    "each as for evaluate.py --translated_dir; a row of its own in each table.",
+)
 _LPIPS_WEIGHTS = flags.DEFINE_list(
     "lpips_weights", [], "Files that convert_lpips.py made; see evaluate.py."
 )
+
+
+class _Other(NamedTuple):
+    """A method whose images another program made.
+
+    Attributes:
+      name: of the folder with its scores.
+      label: for people.
+      folder: with a file for each slice.
+    """
+
+    name: str
+    label: str
+    folder: pathlib.Path
 
 
 def main(_: list[str]) -> None:
@@ -70,6 +98,7 @@ def main(_: list[str]) -> None:
     variants = {v.name: v for study in chosen for v in study.variants}
     scored = list(dict.fromkeys(["paper", *_PROTOCOLS.value]))
     _check_protocols(scored, task)
+    others = _others()
 
     _run.show_log()
     _run.import_tensorflow()
@@ -91,29 +120,29 @@ def main(_: list[str]) -> None:
         for protocol in scored:
             _evaluate(workdir / variant.name, protocol)
 
+    for other in others:
+        for protocol in scored:
+            _evaluate_other(other, workdir, protocol)
+
     print("\nWriting the report.")
     sections = []
     for study in chosen:
+        rows = [*study.variants, *(others if not study.curve else [])]
         found = {
             protocol: [
                 results.read(
-                    v.name, v.label, _scores(workdir / v.name, protocol)
+                    row.name, row.label, _scores(workdir / row.name, protocol)
                 )
-                for v in study.variants
+                for row in rows
             ]
             for protocol in scored
         }
-        sections.append(
-            study_report.Section(
-                study,
-                found,
-                _pictures(study, found["paper"], workdir),
-                {
-                    v.name: study_report.read_training(workdir / v.name)
-                    for v in study.variants
-                },
-            )
-        )
+        trainings = {
+            v.name: study_report.read_training(workdir / v.name)
+            for v in study.variants
+        }
+        pictures = _pictures(study.name, rows, found["paper"], workdir)
+        sections.append(study_report.Section(study, found, pictures, trainings))
     path = study_report.write(workdir / "report.html", sections, task)
     print(f"Report: {path}")
 
@@ -151,6 +180,30 @@ def _check_protocols(names: list[str], task: tasks.Task) -> None:
         protocols.PROTOCOLS[name].fitted(task.target)
 
 
+def _others() -> list[_Other]:
+    """The methods whose images were made elsewhere."""
+    others = []
+    for text in _TRANSLATED_DIR.value:
+        label, equals, folder = text.partition("=")
+        if not (label and equals and folder):
+            raise errors.UsageError(
+                f"--translated_dir={text}: expected NAME=FOLDER."
+            )
+        if not _training.DATA_DIR.value:
+            raise errors.UsageError(
+                "--translated_dir needs --data_dir, the records with the "
+                "targets."
+            )
+        name = "elsewhere_" + re.sub(r"\W+", "_", label)
+        if name in {other.name for other in others}:
+            raise errors.UsageError(
+                f"--translated_dir={text}: the name is there twice; choose "
+                "another."
+            )
+        others.append(_Other(name, label, pathlib.Path(folder)))
+    return others
+
+
 def _train(variant: studies.Variant, workdir: pathlib.Path) -> None:
     """Trains what is missing of a run; nothing if it is whole."""
     shared = flags.FLAGS.get_key_flags_for_module(_training)
@@ -180,37 +233,46 @@ def _evaluate(folder: pathlib.Path, protocol: str) -> None:
     )
 
 
+def _evaluate_other(
+    other: _Other, workdir: pathlib.Path, protocol: str
+) -> None:
+    """Scores a folder each time, as nobody knows what happened to it."""
+    _run.command(
+        "evaluate.py",
+        f"--translated_dir={other.folder}",
+        f"--data_dir={_training.DATA_DIR.value}",
+        f"--method_name={other.label}",
+        f"--protocol={protocol}",
+        f"--output_dir={_scores(workdir / other.name, protocol)}",
+        *(f"--lpips_weights={path}" for path in _LPIPS_WEIGHTS.value),
+    )
+
+
 def _scores(folder: pathlib.Path, protocol: str) -> pathlib.Path:
     return folder / f"test_{protocol}"
 
 
 def _pictures(
-    study: studies.Study, found, workdir: pathlib.Path
+    name: str,
+    rows: Sequence[studies.Variant | _Other],
+    found: Sequence[results.Result],
+    workdir: pathlib.Path,
 ) -> list[tuple[bytes, str]]:
     """Slices of median and of lowest SSIM, with every method's image."""
-    import tensorflow as tf
     import tqdm
 
-    from medgan_tf.data import records
-    from medgan_tf.evaluation import examples, grid, results
+    from medgan_tf.evaluation import grid, results
     from medgan_tf.training import checkpoint
 
     ssim = results.mean_ssim(found)
     median = results.choose_median(ssim)
     worst = results.choose_worst(ssim)
-    shown = {}
-    for variant in tqdm.tqdm(study.variants, unit="method", desc=study.name):
-        run = checkpoint.load_run(workdir / variant.name)
-        task = run.restored_task()
-        dataset = records.open_dataset(run.data["folder"])
-        # Where the generator draws, it draws the same each time.
-        tf.keras.utils.set_random_seed(run.config.seed)
-        generator, _ = checkpoint.load_generator(run, "best")
-        shown[variant.label] = examples.translate_chosen(
-            dataset.samples("test"),
-            tf.function(generator, reduce_retracing=True),
-            {**median, **worst},
-        )
+    # Those of this program come first.
+    run = checkpoint.load_run(workdir / rows[0].name)
+    shown = {
+        row.label: _translated(row, run, workdir, {**median, **worst})
+        for row in tqdm.tqdm(rows, unit="method", desc=name)
+    }
 
     def picture(chosen) -> bytes:
         return grid.draw(
@@ -218,7 +280,7 @@ def _pictures(
                 label: [one for one in them if _key(one) in chosen]
                 for label, them in shown.items()
             },
-            task,
+            run.restored_task(),
         )
 
     return [
@@ -235,8 +297,45 @@ def _pictures(
     ]
 
 
-def _key(example) -> tuple[str, str, int]:
-    return example.patient, example.study, example.slice_index
+def _translated(
+    row: studies.Variant | _Other,
+    first: checkpoint.Run,
+    workdir: pathlib.Path,
+    chosen: dict,
+) -> list[examples.Example]:
+    """The chosen slices as one method translates them."""
+    import tensorflow as tf
+
+    from medgan_tf.data import records
+    from medgan_tf.evaluation import elsewhere, elsewhere_files, examples
+    from medgan_tf.training import checkpoint
+
+    dataset = records.open_dataset(first.data["folder"])
+    if isinstance(row, _Other):
+        needed = elsewhere_files.wanted(dataset.samples("test"))
+        of_interest = (s for s in dataset.samples("test") if _key(s) in chosen)
+        return examples.translate_chosen(
+            elsewhere.attach(
+                of_interest,
+                elsewhere_files.slices(row.folder, needed),
+                first.restored_task().target,
+            ),
+            elsewhere.translate,
+            chosen,
+        )
+    run = checkpoint.load_run(workdir / row.name)
+    # Where the generator draws, it draws the same each time.
+    tf.keras.utils.set_random_seed(run.config.seed)
+    generator, _ = checkpoint.load_generator(run, "best")
+    return examples.translate_chosen(
+        dataset.samples("test"),
+        tf.function(generator, reduce_retracing=True),
+        chosen,
+    )
+
+
+def _key(one: examples.Example | sample.Sample) -> tuple[str, str, int]:
+    return one.patient, one.study, one.slice_index
 
 
 def run() -> None:

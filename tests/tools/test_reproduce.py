@@ -53,6 +53,8 @@ def call(*arguments, cwd):
         ("--protocols=mine", "expected paper, canonical"),
         ("--protocols=synthrad2023", "is for CT, the target is PET"),
         ("--batch_size=0", "batch_size must be at least 1"),
+        ("--translated_dir=folder", "expected NAME=FOLDER"),
+        ("--translated_dir=They=folder", "needs --data_dir"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(
