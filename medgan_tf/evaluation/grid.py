@@ -110,12 +110,7 @@ def draw(
         bottom -= its_height + GAP
         for column, example in enumerate(row, start=1):
             axes = add_axes(column, bottom, its_height)
-            error_image = axes.imshow(
-                example.translated - example.target,
-                cmap="RdBu_r",
-                vmin=-limit,
-                vmax=limit,
-            )
+            error_image = picture.draw_error(axes, example, limit)
             axes.set_xlabel(f"SSIM {example.ssim:.3f}", fontsize=7)
             if column == 1:
                 axes.set_ylabel("error", fontsize=8)

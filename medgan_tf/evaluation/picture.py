@@ -164,6 +164,20 @@ def error_limit(shown: Sequence[examples.Example]) -> float:
     return max(float(limit), 1e-6)
 
 
+def draw_error(
+    where: axes.Axes, example: examples.Example, limit: float
+) -> image.AxesImage:
+    """Shows the signed error where it is scored; grey elsewhere."""
+    where.set_facecolor("0.85")
+    error = example.translated - example.target
+    return where.imshow(
+        np.ma.array(error, mask=~example.mask),
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+    )
+
+
 def _draw_row(
     row: Sequence[axes.Axes],
     example: examples.Example,
@@ -176,7 +190,7 @@ def _draw_row(
     row[0].imshow(example.source, **source_style)
     row[1].imshow(example.translated, **target_style)
     row[2].imshow(example.target, **target_style)
-    error_image = row[3].imshow(error, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    error_image = draw_error(row[3], example, limit)
 
     row[0].set_ylabel(
         f"{example.patient} {example.study}\nslice {example.slice_index}\n"
