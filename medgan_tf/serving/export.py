@@ -1,8 +1,8 @@
-"""A trained generator becomes a SavedModel that speaks physical units.
+"""A trained generator becomes a model that speaks physical units.
 
-Callers send and receive HU, SUV or scanner units: normalise, translate and
-de-normalise are all in the graph, and so are the checks of shape and
-finiteness, which a signature alone does not make.
+`<output_dir>/<version>/` is the layout of TensorFlow Serving and, for ONNX, of
+Triton; beside the model lie `assets.extra/medgan.json`, which says to programs
+what it is, and `MODEL_CARD.md`, which says it to people.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ import os
 import pathlib
 import secrets
 import shutil
+from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import preprocess
 from medgan_tf.models import casnet
-from medgan_tf.serving import predict
+from medgan_tf.serving import model_card, predict, saved_model
 from medgan_tf.training import checkpoint
 
 INTENDED_USE = (
     "Research only: technical post-processing of images. Not for diagnosis; "
     "a translated image may show what is not there and hide what is."
 )
+
+Writer = Callable[[casnet.CasNet, tasks.Task, int, pathlib.Path, str], dict]
 
 
 def export(
@@ -37,15 +39,9 @@ def export(
     version: int = 1,
     which: str = "best",
     precision: str = "float32",
+    write: Writer = saved_model.write,
 ) -> pathlib.Path:
     """Writes `output_dir/<version>/`, whole or not at all.
-
-    The signature `serving_default` takes `source`, float32
-    [B, 256, 256, C] in the source's unit, and, where the source has no fixed
-    window (MR), `source_scale`, float32 [B], or [B, number of such channels]
-    where there are several: the robust maximum of the volume that each slice
-    is from. It gives `translated`, [B, 256, 256, 1] in the
-    target's unit.
 
     Args:
       run: from `checkpoint.load_run`.
@@ -55,37 +51,45 @@ def export(
       which: "best" or "last" checkpoint.
       precision: "float32", or "bfloat16": weights of half the size, which
         is faster where the hardware that serves it multiplies bfloat16.
+      write: puts the model into an empty folder and returns facts for
+        `medgan.json`: `saved_model.write`, or one of `formats.WRITERS`.
 
     Returns:
       The version's folder.
 
     Raises:
-      errors.ArtefactError: no checkpoint.
-      errors.ResourceError: the version exists, or the folder is not writable.
+      errors.ArtefactError: no checkpoint, one that does not survive the
+        conversion, or scores that cannot be read.
+      errors.ResourceError: the version exists, other versions are of another
+        format, or the folder is not writable.
     """
-    folder = pathlib.Path(output_dir) / str(version)
+    output_dir = pathlib.Path(output_dir)
+    folder = output_dir / str(version)
     # Because pathlib's own test fails on a name that is too long.
     if os.path.exists(folder):
         raise errors.ResourceError(
             f"{folder} exists; choose another --version or --output_dir."
         )
     generator, step = checkpoint.load_generator(run, which, precision)
-    archive = keras.export.ExportArchive()
-    archive.track(generator)
-    archive.add_endpoint(
-        predict.SIGNATURE,
-        _physical(generator, task),
-        input_signature=_signature(task, run.data["source_channels"]),
-    )
+    scores = model_card.scores_of(run.workdir, which, step)
     work = folder.with_name(f".{version}.incomplete-{secrets.token_hex(4)}")
     try:
         work.mkdir(parents=True)
-        archive.write_out(str(work), verbose=False)
-        info = work / predict.INFO_FILE
-        info.parent.mkdir()
-        info.write_text(
-            json.dumps(_info(run, task, step), indent=1, allow_nan=False) + "\n"
+        facts = write(
+            generator,
+            task,
+            run.data["source_channels"],
+            work,
+            output_dir.absolute().name,
         )
+        _check_alone(work, output_dir)
+        info = {**_info(run, task, which, step, precision), **facts}
+        path = work / predict.INFO_FILE
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps(info, indent=1, allow_nan=False)
+        path.write_text(text + "\n")
+        card = model_card.text(info, model_card.patients_of(run.data), scores)
+        (work / model_card.FILE).write_text(card, encoding="utf-8")
         os.rename(work, folder)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or error.message
@@ -98,67 +102,22 @@ def export(
     return folder
 
 
-def _signature(task: tasks.Task, channels: int) -> list[tf.TensorSpec]:
-    size = preprocess.SLICE_SIZE
-    specs = [
-        tf.TensorSpec([None, size, size, channels], tf.float32, name="source")
-    ]
-    if scaled := predict.scaled_channels(task):
-        shape = [None] if len(scaled) == 1 else [None, len(scaled)]
-        specs.append(tf.TensorSpec(shape, tf.float32, name="source_scale"))
-    return specs
-
-
-def _physical(generator: casnet.CasNet, task: tasks.Task):
-    """The generator between a window and its inverse."""
-
-    def serve(source, source_scale=None):
-        channels = source.shape[-1]
-        source = tf.ensure_shape(
-            source,
-            [None, preprocess.SLICE_SIZE, preprocess.SLICE_SIZE, channels],
-        )
-        source = tf.debugging.assert_all_finite(
-            source, "source has values that are not finite"
-        )
-        if source_scale is not None:
-            tf.debugging.assert_positive(
-                source_scale, "source_scale must be above 0"
+def _check_alone(work: pathlib.Path, output_dir: pathlib.Path) -> None:
+    """Refuses a version that those who read the others could not."""
+    name = "saved_model.pb"
+    for other in output_dir.iterdir():
+        if other.name.isdigit() and (
+            (other / name).exists() != (work / name).exists()
+        ):
+            raise errors.ResourceError(
+                f"{other} is a model of another format; choose another "
+                "--output_dir for this one."
             )
-            source_scale = tf.debugging.assert_all_finite(
-                source_scale, "source_scale has values that are not finite"
-            )
-        # Each [1 or B, 1, 1, 1].
-        lows, highs, scales = [], [], 0
-        for modality in task.sources:
-            if modality.window is None:
-                scale = tf.reshape(source_scale, [tf.shape(source)[0], -1])
-                highs.append(scale[:, scales, None, None, None])
-                lows.append(tf.zeros_like(highs[-1]))
-                scales += 1
-            else:
-                for ends, end in zip(
-                    (lows, highs), modality.window, strict=True
-                ):
-                    ends.append(tf.reshape(end, [1, 1, 1, 1]))
-        channels = [
-            (channel - low) * (2 / (high - low)) - 1
-            for channel, low, high in zip(
-                tf.split(source, channels, axis=-1), lows, highs, strict=True
-            )
-        ]
-        scaled = tf.concat(channels, axis=-1)
-        translated = generator(tf.clip_by_value(scaled, -1.0, 1.0))
-        if task.target == task.source:
-            low, high = lows[0], highs[0]
-        else:
-            low, high = task.target.window
-        return {"translated": (translated + 1) * ((high - low) / 2) + low}
-
-    return serve
 
 
-def _info(run: checkpoint.Run, task: tasks.Task, step: int) -> dict:
+def _info(
+    run: checkpoint.Run, task: tasks.Task, which: str, step: int, precision: str
+) -> dict:
     return {
         "task": task.name,
         "title": task.title,
@@ -166,8 +125,11 @@ def _info(run: checkpoint.Run, task: tasks.Task, step: int) -> dict:
         "slice_size": preprocess.SLICE_SIZE,
         "orientation": "rows anterior to posterior, columns right to left",
         "method": dataclasses.asdict(run.method),
+        "checkpoint": which,
         "discriminator_steps": step,
+        "precision": precision,
         "data_fingerprint": run.data["fingerprint"],
+        "data_origin": run.data.get("origin"),
         "trained_on_simulated_images": run.data["is_simulated"],
         "versions": run.versions,
         "intended_use": INTENDED_USE,

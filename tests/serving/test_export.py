@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from medgan_tf import errors, methods, tasks
 from medgan_tf.data import preprocess, volume
-from medgan_tf.serving import export, predict
+from medgan_tf.serving import export, formats, model_card, predict
 from medgan_tf.training import checkpoint
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
@@ -104,6 +104,46 @@ def test_an_mr_model_scales_each_slice_by_its_own_volume(mr_motion, generator):
         np.testing.assert_allclose(result, expected, rtol=0, atol=scale * 1e-5)
 
 
+@pytest.mark.parametrize("is_mr", [False, True], ids=["pet_ct", "mr_motion"])
+def test_in_float32_the_export_is_bit_for_bit_the_generator(
+    pet_ct, mr_motion, generator, is_mr
+):
+    """The way of evaluation: NumPy's windows, the generator as a graph."""
+    graph = tf.function(generator)
+    if is_mr:
+        scale = np.float32([437.7])
+        inputs = {"source": slices(scale)[:1], "source_scale": scale}
+        windows = 2 * [(0.0, float(scale[0]))]
+    else:
+        inputs = {"source": slices(20.0)}
+        windows = [(0, 20), (-1000, 2000)]
+    model = predict.load(mr_motion if is_mr else pet_ct)
+    translated = model.translate(
+        **{name: tf.constant(value) for name, value in inputs.items()}
+    )["translated"]
+    normalised = preprocess.normalise(inputs["source"], windows[0])
+    expected = graph(tf.constant(normalised)).numpy()
+    np.testing.assert_array_equal(
+        translated, preprocess.denormalise(expected, windows[1])
+    )
+
+
+def test_no_value_is_beyond_the_window_of_the_target(pet_ct, mr_motion):
+    rng = np.random.default_rng(0)
+    wild = rng.normal(0, 1e6, [1, 256, 256, 1]).astype(np.float32)
+    hu = predict.load(pet_ct).translate(source=tf.constant(wild))
+    assert -1000 <= hu["translated"].numpy().min()
+    assert hu["translated"].numpy().max() <= 2000
+    mr = (
+        predict.load(mr_motion)
+        .translate(source=tf.constant(wild), source_scale=tf.constant([0.3]))[
+            "translated"
+        ]
+        .numpy()
+    )
+    assert 0 <= mr.min() < mr.max() <= np.float32(0.3)
+
+
 def test_the_signature_names_its_inputs_and_its_output(pet_ct, mr_motion):
     image = tf.TensorShape([None, 256, 256, 1])
     for folder, scale in (
@@ -143,6 +183,19 @@ def test_the_graph_refuses_values_that_are_no_image(mr_motion, change):
         model.translate(**{n: tf.constant(v) for n, v in inputs.items()})
 
 
+@pytest.mark.parametrize(
+    ("shape", "scales"),
+    [((0, 256, 256, 1), []), ((2, 256, 256, 1), [1.0] * 4)],
+    ids=["no slice", "two scales for each slice"],
+)
+def test_the_graph_refuses_another_number_of_scales(mr_motion, shape, scales):
+    model = predict.load(mr_motion)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="source"):
+        model.translate(
+            source=tf.zeros(shape), source_scale=tf.constant(scales, tf.float32)
+        )
+
+
 @pytest.mark.parametrize("shape", [(1, 128, 128, 1), (1, 256, 256, 3)])
 def test_the_graph_refuses_images_of_another_size(pet_ct, shape):
     model = predict.load(pet_ct)
@@ -161,6 +214,21 @@ def test_medgan_json_says_what_the_model_is_and_is_not_for(pet_ct):
     assert info["slice_size"] == 256
     assert info["method"]["ngf"] == 4
     assert info["discriminator_steps"] == 6
+    assert info["format"] == "savedmodel"
+    assert info["precision"] == "float32"
+    assert list(info["signatures"]) == [
+        "serving_default",
+        "serve_png_bytes",
+        "serve_examples",
+    ]
+    assert info["signatures"]["serving_default"] == {
+        "inputs": {
+            "source": {"dtype": "float32", "shape": [None, 256, 256, 1]}
+        },
+        "outputs": {
+            "translated": {"dtype": "float32", "shape": [None, 256, 256, 1]}
+        },
+    }
     assert info["data_fingerprint"] == "f" * 64
     assert info["trained_on_simulated_images"] is True
     assert info["versions"] == {"medgan_tf": "1.2.3"}
@@ -191,6 +259,56 @@ def test_a_volume_goes_through_an_exported_model(mr_motion, generator):
     expected = by_hand(generator, padded, window, window)
     expected = expected[:, 113:143, 118:138, 0].transpose(2, 1, 0)
     np.testing.assert_allclose(result.array, expected, rtol=0, atol=3e-3)
+
+
+def test_weights_are_stored_once(pet_ct, generator):
+    stored = sum(f.stat().st_size for f in (pet_ct / "variables").iterdir())
+    assert stored < 1.1 * 4 * generator.count_params()
+
+
+def test_a_card_for_people_lies_beside_the_model(pet_ct):
+    text = (pet_ct / model_card.FILE).read_text()
+    assert "Not for diagnosis" in text
+    assert "Not evaluated on test patients." in text
+    assert "| target | CT | HU | -1000 to 2000 |" in text
+    assert "- input `png_bytes`: string [B]" in text
+
+
+def test_noise_of_a_method_is_exported_too(run, tmp_path):
+    """Its random state is a variable that no layer lists as a weight."""
+    noisy = dataclasses.replace(
+        run,
+        workdir=tmp_path / "run",
+        method=methods.override(TINY, ["dropout=0.5"]),
+    )
+    trainer = steps.Trainer(noisy.method, seed=1)
+    checkpoint.Checkpoints(noisy, trainer).save(1)
+    folder = export.export(noisy, PET_CT, tmp_path / "model", which="last")
+    source = tf.constant(slices(20.0)[:1])
+    model = predict.load(folder)
+    first, second = (
+        model.translate(source=source)["translated"].numpy() for _ in range(2)
+    )
+    assert (first != second).any()
+    with pytest.raises(errors.UsageError, match="draws noise"):
+        export.export(
+            noisy,
+            PET_CT,
+            tmp_path / "lite",
+            which="last",
+            write=formats.write_tflite,
+        )
+    assert list((tmp_path / "lite").iterdir()) == []
+
+
+def test_versions_of_two_formats_do_not_share_a_folder(run, pet_ct):
+    def write(generator, task, channels, folder, model):
+        (folder / "model.onnx").touch()
+        return {"format": "onnx", "signatures": {}}
+
+    with pytest.raises(errors.ResourceError, match="of another format"):
+        export.export(run, PET_CT, pet_ct.parent, version=4, write=write)
+    assert [path.name for path in pet_ct.parent.iterdir()] == ["3"]
 
 
 def test_a_version_that_exists_is_refused_and_left_alone(run, pet_ct):
