@@ -1,13 +1,22 @@
-"""Translates a volume, or a folder of them, with an exported model.
+"""Translates a volume, a folder of them or a BIDS data set.
 
 OUTPUT lies on exactly the voxels of INPUT, in the unit of the target. If
 INPUT is a folder of volumes, each of them goes to OUTPUT/ under its own name;
 a folder of DICOM files or of PNG slices is one volume. Where INPUT is DICOM,
 an OUTPUT without a suffix becomes a new folder with a derived DICOM series.
+Where it is a BIDS data set, OUTPUT becomes a BIDS derivative data set. A
+volume that cannot be translated is told in a line, the others go on, and the
+exit code is then 3.
+
+--model more than once, --planes=three and --tta translate each volume several
+times; OUTPUT is then the median. --planes=three is an experiment: the network
+was trained on axial slices.
 
 Examples:
   predict.py --model=models/mr_ct mr.nii.gz synthetic_ct.nii.gz
   predict.py --model=models/mr_ct mr/ synthetic_ct/
+  predict.py --model=a --model=b --tta --uncertainty_output=sd.mha mr.mha ct.mha
+  predict.py --model=m --bids_source=T1w study study/derivatives/medgan
 """
 
 from __future__ import annotations
@@ -15,14 +24,19 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import sys
 
 from absl import flags
 
 from medgan_tf import errors
 from medgan_tf.tools import _run
 
-_MODEL = flags.DEFINE_string(
-    "model", None, "Folder that export.py wrote.", required=True
+_MODEL = flags.DEFINE_multi_string(
+    "model",
+    None,
+    "Folder that export.py wrote; given more than once, an ensemble of models "
+    "of one task.",
+    required=True,
 )
 _MORE_INPUTS = flags.DEFINE_list(
     "more_inputs",
@@ -38,120 +52,148 @@ _SPACING = flags.DEFINE_list(
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 4, "Slices translated at a time.", lower_bound=1
 )
+_PLANES = flags.DEFINE_enum(
+    "planes",
+    "axial",
+    ["axial", "three"],
+    "Slices along which axes; three adds coronal and sagittal ones, on which "
+    "the network was not trained.",
+)
+_TTA = flags.DEFINE_bool(
+    "tta",
+    False,
+    "Also translate the image mirrored left to right, as half of the slices "
+    "in training were.",
+)
+_UNCERTAINTY = flags.DEFINE_string(
+    "uncertainty_output",
+    None,
+    "Volume, or folder where OUTPUT is one, for the standard deviation of "
+    "several models, planes and --tta, in the unit of the target.",
+)
+_BIDS_SOURCE = flags.DEFINE_string(
+    "bids_source",
+    None,
+    "Which images of a BIDS data set: the suffix, and before it entities that "
+    "the name must have, such as acq-headmotion*_T1w.",
+)
 
 
 def main(arguments: list[str]) -> None:
-    from medgan_tf.data import dicom_write, io
+    from medgan_tf.data import io
+    from medgan_tf.serving import cohort
 
-    pairs = _pairs(io, *map(pathlib.Path, arguments))
-    for source, output in pairs:
-        if _is_series(source, output):
-            _check_folder(output)
-        else:
-            io.check_writable(output)
+    source, output = map(pathlib.Path, arguments)
+    _check_answers()
+    spread = _UNCERTAINTY.value and pathlib.Path(_UNCERTAINTY.value)
+    items = cohort.find(source, output, spread, _BIDS_SOURCE.value)
+    is_one = items[0].source == source
+    if _MORE_INPUTS.value and not is_one:
+        raise errors.UsageError(
+            "--more_inputs go with one INPUT; expected a volume, got the "
+            f"folder {source}."
+        )
+    cohort.check_outputs(items)
     # Before TensorFlow is there: a file that is no volume is told at once.
     spacing_mm = _SPACING.value and _run.numbers("spacing_mm", _SPACING.value)
     more = [
         io.read_volume(path, spacing_mm=spacing_mm)
         for path in _MORE_INPUTS.value
     ]
-    first = io.read_volume(pairs[0][0], spacing_mm=spacing_mm)
-    ready = {pairs[0]: first}
+    ready = {}
+    if is_one:
+        ready[source] = io.read_volume(source, spacing_mm=spacing_mm)
 
     _run.import_tensorflow()
     import tqdm
 
-    from medgan_tf.serving import predict
+    from medgan_tf.serving import derivative, fusion, predict
 
-    model = predict.load(_MODEL.value)
-    target = model.task.target
+    models = {name: predict.load(name) for name in _MODEL.value}
+    fusion.check_ensemble(models)
+    if _TTA.value:
+        fusion.check_mirrored(models)
+    (first, *_) = models.values()
+    task, title = first.task, first.info["title"]
+    folders = items[0].outputs if items[0].dataset else []
+    items = cohort.placed(items, task)
+    for folder in folders:
+        derivative.write_description(folder, source, title)
+    for path, modality in zip(
+        _MORE_INPUTS.value, task.more_sources, strict=False
+    ):
+        cohort.check_claims(pathlib.Path(path), modality)
 
-    def read(pair):
-        volume = ready.pop(pair, None)
-        return pair[0], volume or io.read_volume(pair[0], spacing_mm=spacing_mm)
+    def read(item):
+        cohort.check_claims(item.source, task.source)
+        volume = ready.pop(item.source, None)
+        return item, volume or io.read_volume(
+            item.source, spacing_mm=spacing_mm
+        )
 
     def translate(named):
-        source, volume = named
+        item, volume = named
         try:
-            return predict.translate_volume(
-                model,
+            return fusion.translate_volume(
+                list(models.values()),
                 [volume, *more],
+                planes=_PLANES.value,
+                mirror=_TTA.value,
                 batch_size=_BATCH_SIZE.value,
                 progress=functools.partial(
-                    tqdm.tqdm, unit="batch", desc=source.name
+                    tqdm.tqdm, unit="batch", desc=item.source.name
                 ),
             )
         except errors.DataError as error:
-            raise errors.DataError(f"{source}: {error}") from error
+            raise errors.DataError(f"{item.source}: {error}") from error
 
-    def write(pair, translated):
-        source, output = pair
-        if _is_series(source, output):
-            dicom_write.write_derived(
-                output,
-                translated,
-                source,
-                modality={"PET": "PT"}.get(target.name, target.name),
-                series_description=f"medgan_tf {model.info['title']}"[:64],
-                description="Translated from another image by a network",
-            )
-        else:
-            io.write_volume(output, translated, like=source)
+    def write(item, translated):
+        volume, spread = translated
+        cohort.write(item, volume, spread, task, title)
         print(
-            f"{output}: {target.name} in {target.unit}, "
-            f"{translated.array.min():.4g} to {translated.array.max():.4g}"
+            f"{item.output}: {task.target.name} in {task.target.unit}, "
+            f"{volume.array.min():.4g} to {volume.array.max():.4g}"
         )
+        if item.spread:
+            print(
+                f"{item.spread}: standard deviation in {task.target.unit}, "
+                f"up to {spread.array.max():.4g}"
+            )
 
-    predict.translate_many(pairs, read, translate, write)
-    if model.info["trained_on_simulated_images"]:
+    failures = []
+
+    def failed(item, error):
+        failures.append(item)
+        print(f"predict.py: {error}", file=sys.stderr)
+
+    predict.translate_many(
+        items, read, translate, write, None if is_one else failed
+    )
+    if any(m.info["trained_on_simulated_images"] for m in models.values()):
         print("The model was trained on simulated images.")
-    print(model.info["intended_use"])
-
-
-def _pairs(
-    io, source: pathlib.Path, output: pathlib.Path
-) -> list[tuple[pathlib.Path, pathlib.Path]]:
-    """Each source and the file that its translation goes to."""
-    if os.path.realpath(source) == os.path.realpath(output):
-        raise errors.UsageError(
-            f"INPUT and OUTPUT are both {source}; expected another name "
-            "for OUTPUT, so that the source is kept."
+    print(first.info["intended_use"])
+    if failures:
+        raise errors.DataError(
+            f"{len(failures)} of {len(items)} volumes were not translated, "
+            "see above; mend or remove them, and translate them again."
         )
-    found = io.volumes_in(source) if os.path.isdir(source) else []
-    if not found:
-        return [(source, output)]
-    if _MORE_INPUTS.value:
+
+
+def _check_answers() -> None:
+    """Refuses a spread of one answer, alone or given twice."""
+    folders = _MODEL.value
+    if len(set(map(os.path.realpath, folders))) < len(folders):
         raise errors.UsageError(
-            "--more_inputs go with one INPUT; expected a volume, got the "
-            f"folder {source}."
+            f"--model is given as {' and '.join(folders)}; expected different "
+            "models: give each once."
         )
-    try:
-        output.mkdir(exist_ok=True)
-    except OSError as error:
-        raise errors.ResourceError(
-            f"{output} cannot be made ({error.strerror}); choose another "
-            "folder as OUTPUT."
-        ) from error
-    return [(file, output / file.name) for file in found]
-
-
-def _check_folder(output: pathlib.Path) -> None:
-    """Refuses a folder that could not be made, before the work."""
-    if not os.access(output.parent, os.W_OK | os.X_OK) or (
-        os.path.exists(output)
-        and not (output.is_dir() and not any(output.iterdir()))
+    if _UNCERTAINTY.value and not (
+        _TTA.value or _PLANES.value == "three" or len(folders) > 1
     ):
-        raise errors.ResourceError(
-            f"{output}: cannot be made; expected a new folder in one that is "
-            "writable."
+        raise errors.UsageError(
+            "--uncertainty_output needs several answers, there is one; give "
+            "--tta, --planes=three or --model more than once."
         )
-
-
-def _is_series(source: pathlib.Path, output: pathlib.Path) -> bool:
-    """Whether the output is a folder with a series derived from the source."""
-    from medgan_tf.data import io
-
-    return not output.suffix and io.is_series(source)
 
 
 def run() -> None:

@@ -134,11 +134,7 @@ def _bids(folder, task, source, target) -> list[manifest.Study]:
             (source, target), _BIDS_RULES[task.name], strict=True
         )
     )
-    files = sorted(
-        file
-        for file in folder.glob("sub-*/**/*")
-        if re.search(r"^sub-[^_]+_.*\.nii(\.gz)?$", file.name)
-    )
+    files = _bids_files(folder)
     targets = collections.defaultdict(list)
     for file in files:
         if _fits(file, target):
@@ -165,6 +161,25 @@ def _bids(folder, task, source, target) -> list[manifest.Study]:
         name = "_".join(entities) if len(others) > 1 else session
         studies.append(manifest.Study(patient, (file,), found[0], name))
     return studies
+
+
+def bids_images(folder: pathlib.Path, rule: str) -> list[pathlib.Path]:
+    """The images of a BIDS data set that fit a rule, sorted by name.
+
+    Args:
+      folder: holds `dataset_description.json`; its `derivatives/` are others.
+      rule: the suffix, and before it the entities that a file must have, such
+        as `acq-standard_T1w`; in these `*` stands for anything.
+    """
+    return [file for file in _bids_files(folder) if _fits(file, rule)]
+
+
+def _bids_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(
+        file
+        for file in folder.glob("sub-*/**/*")
+        if re.search(r"^sub-[^_]+_.*\.nii(\.gz)?$", file.name)
+    )
 
 
 def _fits(file: pathlib.Path, rule: str) -> bool:

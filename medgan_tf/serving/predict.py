@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -96,8 +97,42 @@ def translate_volume(
       errors.DataError: the volume is empty, or larger than a slice.
     """
     cut = preprocess.cut(sources, model.task)
-    scales = [cut.windows[i][1] for i in scaled_channels(model.task)]
-    translated = np.empty(cut.slices.shape[:3], np.float32)
+    translated = translate_slices(
+        model,
+        cut.slices,
+        scales_of(cut, model.task),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return preprocess.from_slices(
+        translated, cut.geometry, fill=model.task.target.air
+    )
+
+
+def translate_slices(
+    model: Model,
+    slices: np.ndarray,
+    scales: Sequence[float],
+    *,
+    batch_size: int = 4,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> np.ndarray:
+    """Translates slices of one patient, batch by batch.
+
+    Args:
+      model: from `load`.
+      slices: float32 [B, 256, 256, C], in the units of the sources.
+      scales: from `scales_of`.
+      batch_size: slices at a time.
+      progress: wraps the iteration over batches, such as tqdm.
+
+    Returns:
+      float32 [B, 256, 256] in the target's unit.
+
+    Raises:
+      DataError: a check in the model's graph fails.
+    """
+    translated = np.empty(slices.shape[:3], np.float32)
     # A GPU works on a batch while the one before is fetched from it.
     under_way = collections.deque()
 
@@ -105,20 +140,30 @@ def translate_volume(
         at, outputs = under_way.popleft()
         translated[at : at + len(outputs)] = outputs.numpy()[..., 0]
 
-    for first in progress(range(0, len(cut.slices), batch_size)):
-        batch = cut.slices[first : first + batch_size]
-        inputs = {"source": tf.constant(batch)}
-        if scales:
-            each = scales[0] if len(scales) == 1 else scales
-            inputs["source_scale"] = tf.constant([each] * len(batch))
-        under_way.append((first, model.translate(**inputs)["translated"]))
-        if len(under_way) > 1:
+    try:
+        for first in progress(range(0, len(slices), batch_size)):
+            batch = slices[first : first + batch_size]
+            inputs = {"source": tf.constant(batch)}
+            if scales:
+                each = scales[0] if len(scales) == 1 else scales
+                inputs["source_scale"] = tf.constant([each] * len(batch))
+            under_way.append((first, model.translate(**inputs)["translated"]))
+            if len(under_way) > 1:
+                fetch()
+        while under_way:
             fetch()
-    while under_way:
-        fetch()
-    return preprocess.from_slices(
-        translated, cut.geometry, fill=model.task.target.air
-    )
+    except tf.errors.InvalidArgumentError as error:
+        reason = error.message.splitlines()[0]
+        raise errors.DataError(
+            f"The model refuses the slices ({reason}); check the file and its "
+            "unit."
+        ) from error
+    return translated
+
+
+def scales_of(cut: preprocess.CutVolume, task: tasks.Task) -> list[float]:
+    """What the model must be told of a volume beside its slices."""
+    return [cut.windows[i][1] for i in scaled_channels(task)]
 
 
 def scaled_channels(task: tasks.Task) -> list[int]:
@@ -131,18 +176,33 @@ def translate_many(
     read: Callable,
     translate: Callable,
     write: Callable,
+    failed: Callable | None = None,
 ) -> None:
     """Reads the next volume and writes the last while one is translated.
 
-    At most three volumes are in memory. The first error of any of the three
-    ends it; what was written before stays.
+    At most three volumes are in memory. What was written before an error
+    stays.
 
     Args:
       items: what `read` and `write` need to know of each volume.
       read: item -> what `translate` takes; in a thread of its own.
       translate: that -> a translated volume.
       write: item, translated volume -> a file; in a thread of its own.
+      failed: takes an item and the error by which it shows that it cannot be
+        read or translated, and the rest go on; None: the first error ends it.
+        What is no fault of one item, such as a full disk, always does.
     """
+
+    def tried(item, step: Callable, *faults: type[Exception]):
+        """Whether a step went well, and what it gave."""
+        try:
+            return True, step()
+        except faults as error:
+            if failed is None:
+                raise
+            failed(item, error)
+        return False, None
+
     with (
         futures.ThreadPoolExecutor(1, "read") as reader,
         futures.ThreadPoolExecutor(1, "write") as writer,
@@ -150,18 +210,32 @@ def translate_many(
         reading = collections.deque()
         writing = collections.deque()
         waiting = collections.deque(items)
+
+        def finish():
+            item, done = writing.popleft()
+            tried(item, done.result, errors.DataError)
+
         while waiting or reading:
             # The one to translate now, and the one after it.
             while waiting and len(reading) < 2:
                 item = waiting.popleft()
                 reading.append((item, reader.submit(read, item)))
             item, volume = reading.popleft()
-            translated = translate(volume.result())
+            well, volume = tried(
+                item, volume.result, errors.DataError, errors.ResourceError
+            )
+            if not well:
+                continue
+            well, translated = tried(
+                item, functools.partial(translate, volume), errors.DataError
+            )
+            if not well:
+                continue
             if writing:
-                writing.popleft().result()
-            writing.append(writer.submit(write, item, translated))
+                finish()
+            writing.append((item, writer.submit(write, item, translated)))
         while writing:
-            writing.popleft().result()
+            finish()
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:

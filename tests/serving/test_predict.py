@@ -158,6 +158,47 @@ def test_the_first_volume_that_fails_ends_it():
     assert done == [0, 1]
 
 
+def test_a_broken_volume_is_told_and_the_rest_go_on():
+    told, done = [], []
+
+    def fail(number, kind=errors.DataError):
+        def step(item, *_):
+            if item == number:
+                raise kind(f"cannot do {number}")
+            return item
+
+        return step
+
+    predict.translate_many(
+        range(9),
+        fail(0, errors.ResourceError),
+        fail(3),
+        lambda item, result: (fail(8)(item), done.append(result)),
+        lambda item, error: told.append((item, str(error))),
+    )
+    assert done == [1, 2, 4, 5, 6, 7]
+    assert told == [(i, f"cannot do {i}") for i in (0, 3, 8)]
+
+
+def test_a_full_disk_ends_it_for_all():
+    def write(item, _):
+        raise errors.ResourceError("no space")
+
+    with pytest.raises(errors.ResourceError, match="no space"):
+        predict.translate_many(range(3), int, int, write, failed=print)
+
+
+def test_what_the_graph_refuses_is_told_in_a_line():
+    def refuse(source, source_scale):
+        tf.debugging.assert_less(source, 0.0, "source is above 0")
+
+    with pytest.raises(errors.DataError, match="refuses .*above 0") as told:
+        predict.translate_volume(
+            make(translate=refuse), [noise((4, 4, 2), np.eye(4))]
+        )
+    assert "\n" not in str(told.value)
+
+
 def test_of_no_volumes_nothing_is_asked():
     predict.translate_many([], None, None, None)
 
