@@ -15,6 +15,7 @@ Examples:
 from __future__ import annotations
 
 import json
+import os
 
 from absl import flags
 
@@ -64,7 +65,8 @@ def main(_: list[str]) -> None:
 
     write = saved_model.write
     if not is_saved_model:
-        # Not above, because tf2onnx takes its time.
+        # Or tf2onnx copies the model, weights and all, at every step.
+        os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
         from medgan_tf.serving import formats
 
         write = formats.WRITERS[_FORMAT.value]

@@ -74,7 +74,7 @@ def write_onnx(
             "pip install 'medgan_tf[onnx]'."
         )
     reference = _reference(generator, task, channels)
-    _use_plain_convolutions(generator)
+    _use_plain_layers(generator)
     inputs = signatures.specs(task, channels)[predict.SIGNATURE]
     function = signatures.endpoints(generator, task, channels)
     proto, _ = tf2onnx.convert.from_function(
@@ -111,7 +111,7 @@ def write_tflite(
       errors.ArtefactError: it does not give the same numbers.
     """
     reference = _reference(generator, task, channels)
-    _use_plain_convolutions(generator)
+    _use_plain_layers(generator)
     whole = folder / "saved_model"
     whole.mkdir()
     saved_model.write(generator, task, channels, whole, model)
@@ -181,16 +181,40 @@ def _reference(
     return translate
 
 
-def _use_plain_convolutions(generator: casnet.CasNet) -> None:
-    """Turns the transposed convolutions into what they are by definition.
+class _InstanceNorm(keras.layers.GroupNormalization):
+    """The same in an order that other programs round less.
 
-    Our layer goes round what is slow in TensorFlow on a CPU; others do better
-    without, and TensorFlow Lite cannot read it.
+    They add up a map one value after the other, and lose in a flat one what
+    a division by sqrt(1e-5) then enlarges: so the mean is taken off first,
+    and is the mean of the rows' means. [B, H, W, C] -> the same.
+    """
+
+    def call(self, image):
+        centred = image - _mean_of_map(image)
+        variance = _mean_of_map(tf.square(centred))
+        scale = tf.math.rsqrt(variance + self.epsilon) * self.gamma
+        return centred * scale + self.beta
+
+
+def _mean_of_map(image: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, C] -> [B, 1, 1, C]."""
+    rows = tf.reduce_mean(image, axis=2, keepdims=True)
+    return tf.reduce_mean(rows, axis=1, keepdims=True)
+
+
+def _use_plain_layers(generator: casnet.CasNet) -> None:
+    """Turns layers into what other programs do well; the weights stay.
+
+    Our transposed convolution goes round what is slow in TensorFlow on a CPU;
+    TensorFlow Lite cannot read it.
     """
     for block in generator.blocks:
         for layer in (*block.up, block.last):
             if type(layer) is convolutions.UpConvolution:
                 layer.__class__ = keras.layers.Conv2DTranspose
+        for layer in (*block.down_norms, *block.up_norms):
+            if type(layer) is keras.layers.GroupNormalization:
+                layer.__class__ = _InstanceNorm
 
 
 def _compared(
