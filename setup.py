@@ -69,6 +69,8 @@ setuptools.setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.77", "google-crc32c"],
+        # Versions below were never tried.
+        "onnx": ["tf2onnx>=1.17", "onnx>=1.21", "onnxruntime"],
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
         "dev": ["pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"],
     },

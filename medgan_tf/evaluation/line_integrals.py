@@ -8,17 +8,22 @@ line do no harm, and those that add up do, which no error per voxel can tell.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from medgan_tf.data import tomography
+from medgan_tf.data import attenuation, tomography
+from medgan_tf.data import volume as volumes
+from medgan_tf.evaluation import metrics
 
 # Half of water: between the body and the air around it, as -500 HU is.
 BODY_ABOVE_PER_CM = 0.048
 # A line that grazes the skin has almost nothing to be compared with.
 LEAST_PATH_MM = 10.0
 NUM_ANGLES = 36
+# Of the X-rays with which both CT are taken to be made: the usual voltage.
+KILOVOLTS = 120
 
 
 class LineErrors(NamedTuple):
@@ -101,3 +106,54 @@ def line_integral_errors(
         float(100 * (absolute / expected).mean()),
         num_lines,
     )
+
+
+def measures(spacing_mm: tuple[float, float]) -> dict[str, metrics.Metric]:
+    """What line integrals say of a synthetic CT, as metrics of two CT in HU.
+
+    Args:
+      spacing_mm: of the voxels along the rows' and the columns' direction of
+        a slice [H, W] or of a volume [slices, H, W]: from one row to the
+        next, from one column to the next.
+
+    Returns:
+      Name -> metric.
+    """
+    settings = (
+        f"attenuation at 511 keV (Carney, {KILOVOLTS} kVp) along parallel "
+        f"lines in {NUM_ANGLES} directions that meet the target's body"
+    )
+    return {
+        f"line_{name}": metrics.Metric(
+            label,
+            functools.partial(_of_ct, which=which, spacing_mm=spacing_mm),
+            higher_is_better=better,
+            settings=settings,
+            unit=unit,
+        )
+        for name, label, which, better, unit in (
+            ("mare", "MARE of lines", "mean_relative", False, "%"),
+            ("me", "ME of lines", "mean", None, ""),
+        )
+    }
+
+
+def _of_ct(
+    translated: np.ndarray,
+    target: np.ndarray,
+    *,
+    data_range: float,
+    mask: np.ndarray,
+    which: str,
+    spacing_mm: tuple[float, float],
+) -> float:
+    """One of the errors of two CT in HU, [H, W] or [slices, H, W]."""
+    del data_range, mask  # What is outside has the same value in both.
+    maps = []
+    for ct in (translated, target):
+        slices = ct[None] if ct.ndim == 2 else ct
+        array = np.moveaxis(slices, 0, -1).astype(np.float32)
+        ct = volumes.Volume(array, np.eye(4))
+        maps.append(attenuation.mu_map(ct, kilovolts=KILOVOLTS).array)
+    errors = line_integral_errors(*maps, spacing_mm=spacing_mm)
+    return float(getattr(errors, which))

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from medgan_tf import errors, tasks
-from medgan_tf.evaluation import masked, metrics, regions
+from medgan_tf.evaluation import line_integrals, masked, metrics, regions
 
 GREY_LEVELS = 255.0
 
@@ -24,8 +24,8 @@ PLACES = {
     "box": "the bounding box of the mask; pixels of the box outside the mask "
     "take the target's value",
     "mask": "the pixels of the mask alone, as a list",
-    "volume": "the whole volume, the low end of the window outside the mask; "
-    "of the map of local values the mean over the mask",
+    "volume": "the whole slice or volume, the low end of the window outside "
+    "the mask; of a map of local values the mean over the mask",
 }
 
 
@@ -85,10 +85,19 @@ class Protocol:
     targets: tuple[str, ...] = ()
     target: tasks.Modality | None = None
 
-    def fitted(self, target: tasks.Modality) -> Protocol:
+    def fitted(
+        self,
+        target: tasks.Modality,
+        voxel_size_mm: tuple[float | None, ...] = (None, None, None),
+    ) -> Protocol:
         """The protocol with what is asked of a target of this modality.
 
-        CT gets the errors by tissue, PET the biases of its uptake.
+        CT gets the errors by tissue and, where the voxel size is known, of
+        line integrals; PET the biases of its uptake.
+
+        Args:
+          target: the modality.
+          voxel_size_mm: of the task, along L, P and S.
 
         Raises:
           UsageError: the protocol is not meant for such a target.
@@ -99,6 +108,10 @@ class Protocol:
                 f"the target is {target.name}; choose paper or canonical."
             )
         more = {tasks.CT: regions.CT, tasks.PET: regions.PET}.get(target, {})
+        lines = {}
+        left, posterior, _ = voxel_size_mm
+        if target == tasks.CT and left and posterior:
+            lines = line_integrals.measures((posterior, left))
         return dataclasses.replace(
             self,
             measures={
@@ -106,6 +119,10 @@ class Protocol:
                 **{
                     name: Measure(metric, "physical", "mask")
                     for name, metric in more.items()
+                },
+                **{
+                    name: Measure(metric, "physical", "volume")
+                    for name, metric in lines.items()
                 },
             },
             target=target,

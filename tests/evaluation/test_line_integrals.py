@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from medgan_tf.data import attenuation, volume
 from medgan_tf.evaluation import line_integrals
 
 WATER = 0.096
@@ -116,3 +117,39 @@ def test_where_there_is_no_body_there_is_no_error():
 def test_what_cannot_be_compared_is_refused(translated, target, options, words):
     with pytest.raises(ValueError, match=words):
         errors_of(translated, target, **options)
+
+
+def test_a_ct_that_is_water_made_denser_is_as_much_too_dense_along_lines():
+    """100 HU more than water: by Carney's second line at 120 kVp."""
+    target = np.full((60, 80), -1000.0)
+    target[10:50, 20:60] = 0
+    translated = np.where(target == 0, 100.0, target)
+    lines = line_integrals.measures((2.0, 1.0))
+    denser = attenuation.mu_map(
+        volume.Volume(np.array([[[0.0, 100.0]]], np.float32), np.eye(4)),
+        kilovolts=120,
+    ).array[0, 0]
+    expected = 100 * (denser[1] / denser[0] - 1)
+    options = {"data_range": 3000.0, "mask": target > -500}
+    found = lines["line_mare"].function(translated, target, **options)
+    assert found == pytest.approx(expected, rel=2e-2)
+    assert lines["line_me"].function(translated, target, **options) > 0
+    stacked = [np.stack([array] * 3) for array in (translated, target)]
+    of_volume = lines["line_mare"].function(*stacked, **options)
+    assert of_volume == pytest.approx(found, rel=1e-5)
+
+
+def test_rows_and_columns_have_their_own_spacing():
+    """A block of 10 x 40 mm, whichever way it is stored."""
+    target = np.full((40, 40), -1000.0)
+    target[15:20, 0:40] = 0  # 5 rows 2 mm apart, 40 columns 1 mm apart.
+    translated = np.where(target == 0, 50.0, target)
+    options = {"data_range": 3000.0, "mask": target > -500}
+    ours, theirs = (
+        line_integrals.measures(spacing)["line_me"].function(a, b, **options)
+        for spacing, a, b in (
+            ((2.0, 1.0), translated, target),
+            ((1.0, 2.0), translated.T, target.T),
+        )
+    )
+    assert ours == pytest.approx(theirs, rel=1e-3)
