@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
             "--more_inputs go with one INPUT; expected a volume, got the "
             f"folder {source}."
         )
-    cohort.check_outputs(items)
+    cohort.check_outputs(items, source)
     # Before TensorFlow is there: a file that is no volume is told at once.
     spacing_mm = _SPACING.value and _run.numbers("spacing_mm", _SPACING.value)
     more = [

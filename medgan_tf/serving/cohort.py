@@ -121,8 +121,13 @@ def placed(items: list[Item], task: tasks.Task) -> list[Item]:
     return found
 
 
-def check_outputs(items: list[Item]) -> None:
+def check_outputs(items: list[Item], source: pathlib.Path) -> None:
     """Refuses what could not be written, before the work.
+
+    Args:
+      items: from `find`.
+      source: INPUT; where it is a folder of volumes, those of the outputs
+        are made.
 
     Raises:
       DataError: a name has a suffix that cannot be written.
@@ -134,7 +139,7 @@ def check_outputs(items: list[Item]) -> None:
         return
     for item in items:
         for path in item.outputs:
-            if len(items) > 1:
+            if item.source != source:
                 _make(path.parent)
             if _is_series(item.source, path):
                 _check_folder(path)

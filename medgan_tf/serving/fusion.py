@@ -5,7 +5,8 @@ each of the three axes, and mirrored left to right. Voxel by voxel the median
 of all answers is taken, which one answer that is far off does not move (of two
 it is the mean), and their sample standard deviation tells where they disagree.
 That is a sign of doubt, not an error bar: what all answers get wrong alike, it
-does not show.
+does not show; and between planes it holds what interpolation to their pixels
+changes, too.
 
 A network was trained on axial slices. That it translates coronal and sagittal
 ones is an experiment; left and right are different, because training mirrors

@@ -40,7 +40,7 @@ def dataset(tmp_path):
 def test_each_image_of_a_data_set_that_fits_goes_to_its_place(dataset):
     output = dataset / "derivatives" / "medgan"
     items = cohort.find(dataset, output, output, "T1w")
-    cohort.check_outputs(items)
+    cohort.check_outputs(items, dataset)
     items = cohort.placed(items, MR_CT)
     assert [item.output.relative_to(output).as_posix() for item in items] == [
         "sub-1/ses-1/ct/sub-1_ses-1_desc-synthetic_ct.nii.gz",
@@ -60,14 +60,16 @@ def test_two_images_never_become_one(dataset):
         cohort.placed(items, MR_CT)
 
 
-def test_a_folder_of_volumes_keeps_its_names(tmp_path):
-    touch(tmp_path, "in/b.mha", "in/a.nii", "in/notes.txt")
+@pytest.mark.parametrize("names", [["a.nii", "b.mha"], ["a.nii"]])
+def test_a_folder_of_volumes_keeps_its_names(tmp_path, names):
+    touch(tmp_path, "in/notes.txt", *(f"in/{name}" for name in names))
     source, output, spread = (tmp_path / name for name in ("in", "out", "sd"))
     items = cohort.find(source, output, spread, None)
-    cohort.check_outputs(items)
+    cohort.check_outputs(items, source)
+    assert output.is_dir() and spread.is_dir()
     assert items == [
         cohort.Item(source / name, output / name, spread / name)
-        for name in ("a.nii", "b.mha")
+        for name in names
     ]
 
 
