@@ -4,17 +4,25 @@ workdir/
   run.json             resolved method, task, settings, data, versions
   metrics.jsonl        every number that was logged
   train/ validation/   TensorBoard events
-  checkpoints/ckpt-N   everything that training changes, the last two
+  checkpoints/ckpt-N   everything that training changes, the last two; one that
+                       was found damaged is kept as ckpt-N....corrupt
   best/ckpt-N          the generator that validated best, best.json
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import logging
 import os
 import pathlib
 import platform
+import re
+import shutil
+import socket
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -41,6 +49,11 @@ _MADE_WITH = (
 
 RUN_FILE = "run.json"
 BEST_FILE = "best.json"
+# Held while a run is trained; the system frees it however the process ends.
+LOCK_FILE = ".lock"
+CORRUPT = ".corrupt"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +142,9 @@ def open_run(
     # Because pathlib's own test fails on a name that is too long.
     if os.path.exists(workdir / RUN_FILE):
         _check_same(load_run(workdir), run)
-    elif os.path.isdir(workdir) and any(workdir.iterdir()):
+    elif os.path.isdir(workdir) and any(
+        entry.name != LOCK_FILE for entry in workdir.iterdir()
+    ):
         raise errors.ArtefactError(
             f"--workdir={workdir} is not empty and holds no {RUN_FILE}; "
             "expected a new folder or the one of a run: choose another."
@@ -174,6 +189,39 @@ def load_run(workdir: str | os.PathLike) -> Run:
     return run
 
 
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keeps a second training out of the folder, which is made.
+
+    Raises:
+      errors.ResourceError: another process trains there, or the folder cannot
+        be written.
+    """
+    path = run.workdir / LOCK_FILE
+    try:
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise errors.ResourceError(
+            f"--workdir={run.workdir} cannot be written ({error.strerror}); "
+            "choose another folder."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise errors.ResourceError(
+                f"--workdir={run.workdir} is in use by "
+                f"{file.read().strip() or 'another process'}; wait for it, or "
+                "choose another folder."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
 class Checkpoints:
     """Saves and restores all that a trainer changes.
 
@@ -186,9 +234,8 @@ class Checkpoints:
         self._run = run
         self._trainer = trainer
         self._state = tf.train.Checkpoint(**trainer.checkpointable)
-        self._manager = tf.train.CheckpointManager(
-            self._state, str(run.workdir / "checkpoints"), max_to_keep=2
-        )
+        _list_anew(run.workdir / "best")
+        self._manager = self._managed()
         self._best = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 generator=steps.named_weights(trainer.translator)
@@ -198,16 +245,46 @@ class Checkpoints:
         )
 
     def restore(self) -> int:
-        """Goes back to the last checkpoint; returns its step, 0 if none.
+        """Goes back to the last checkpoint that is whole.
+
+        One that is damaged is said, renamed and kept.
+
+        Returns:
+          Its step; 0 if there never was one.
 
         Raises:
-          errors.ArtefactError: checkpoints are there and none can be used.
+          errors.ArtefactError: checkpoints are there and none can be used, or
+            one is whole and of another network.
         """
-        latest = _latest(self._run.workdir / "checkpoints")
-        if latest is None:
-            return 0
-        _restore(self._state, latest)
-        return self._trainer.step
+        folder = self._run.workdir / "checkpoints"
+        found = _found(folder)
+        for path in found:
+            # Before it is restored: what a failed one leaves would stay.
+            if _is_whole(path):
+                _restore(self._state, path)
+                return self._trainer.step
+            _put_aside(path)
+            # So that it is not counted among those kept.
+            self._manager = self._managed()
+            _log.warning(
+                "%s is damaged and was renamed *%s; going back to the one "
+                "before.",
+                path,
+                CORRUPT,
+            )
+        if found:
+            raise errors.ArtefactError(
+                f"{folder}: none of {len(found)} checkpoints can be used; "
+                "restore one from a copy, or start again in a new folder."
+            )
+        return 0
+
+    def _managed(self) -> tf.train.CheckpointManager:
+        folder = self._run.workdir / "checkpoints"
+        _list_anew(folder)
+        return tf.train.CheckpointManager(
+            self._state, str(folder), max_to_keep=2
+        )
 
     def save(self, step: int) -> None:
         """Saves everything; the last two checkpoints are kept."""
@@ -267,8 +344,8 @@ def load_generator(
       errors.ArtefactError: the run has no such checkpoint.
     """
     folder = {"best": "best", "last": "checkpoints"}[which]
-    latest = _latest(run.workdir / folder)
-    if latest is None:
+    found = _found(run.workdir / folder)
+    if not found:
         raise errors.ArtefactError(
             f"{run.workdir} holds no {which} checkpoint; train it longer, or "
             "choose the other --checkpoint (there is no best one without "
@@ -288,13 +365,13 @@ def load_generator(
     is_averaged = run.method.averaging and which == "last"
     name = "averaged" if is_averaged else "generator"
     _restore(
-        tf.train.Checkpoint(**{name: steps.named_weights(generator)}), latest
+        tf.train.Checkpoint(**{name: steps.named_weights(generator)}), found[0]
     )
     if precision == "bfloat16":
         kept, generator = generator, build(precision)
         for weight, value in zip(generator.weights, kept.weights, strict=True):
             weight.assign(value)
-    return generator, int(latest.rsplit("-", 1)[1])
+    return generator, int(found[0].rsplit("-", 1)[1])
 
 
 def _restore(state: tf.train.Checkpoint, path: str) -> None:
@@ -321,19 +398,61 @@ def _save(manager: tf.train.CheckpointManager, step: int) -> None:
         ) from error
 
 
-def _latest(folder: pathlib.Path) -> str | None:
-    """The last checkpoint that is listed and there, or None."""
-    listed = tf.train.get_checkpoint_state(str(folder))
-    for path in reversed(listed.all_model_checkpoint_paths if listed else []):
-        if os.path.exists(f"{path}.index"):
-            return path
-    if found := sorted(folder.glob("ckpt-*.index")):
-        raise errors.ArtefactError(
-            f"{folder} holds {found[-1].name} but its file `checkpoint` is "
-            "missing or damaged; restore that file, or remove the folder to "
-            "start again."
+def _found(folder: pathlib.Path) -> list[str]:
+    """Paths of the checkpoints of a folder, the last first.
+
+    By their own names: TensorFlow's list of them may be missing or damaged,
+    or point elsewhere.
+    """
+    steps_found = sorted(
+        int(match.group(1))
+        for file in folder.glob("ckpt-*.index")
+        if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
+    )
+    return [str(folder / f"ckpt-{step}") for step in reversed(steps_found)]
+
+
+def _list_anew(folder: pathlib.Path) -> None:
+    """Writes TensorFlow's list of checkpoints from what is there.
+
+    What a save left behind that was broken off is removed.
+    """
+    if not folder.is_dir():
+        return
+    for leftover in folder.glob("ckpt-*_temp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    found = _found(folder)[::-1]
+    # Names alone, so that the folder can be moved.
+    names = [os.path.basename(path) for path in found]
+    if names:
+        tf.compat.v1.train.update_checkpoint_state(
+            str(folder.absolute()),
+            names[-1],
+            all_model_checkpoint_paths=names,
+            # One without a time would never be deleted.
+            all_model_checkpoint_timestamps=[
+                os.path.getmtime(f"{path}.index") for path in found
+            ],
         )
-    return None
+
+
+def _is_whole(path: str) -> bool:
+    """Whether every number of a checkpoint can be read: each has a checksum."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    # A damaged file is told by several kinds of exceptions, some bare.
+    except Exception:
+        return False
+    return True
+
+
+def _put_aside(path: str) -> None:
+    folder, name = os.path.split(path)
+    for file in pathlib.Path(folder).glob(f"{name}.*"):
+        if not file.name.endswith(CORRUPT):
+            file.rename(file.with_name(file.name + CORRUPT))
 
 
 def _check_same(before: Run, now: Run) -> None:

@@ -60,6 +60,7 @@ def train(
         it, or too few.
       errors.ArtefactError: the folder holds another run.
       errors.DivergedError: a loss is not finite.
+      errors.ResourceError: another process trains in the folder.
       errors.Stopped: a signal came; everything is saved.
     """
     records.check_task(dataset, task)
@@ -92,15 +93,34 @@ def train(
             accumulate=config.accumulate,
             recompute=config.recompute,
         )
-    checkpoints = checkpoint.Checkpoints(run, trainer)
-    first_step = checkpoints.restore()
-    batches = _batches(dataset, config, strategy, first_step)
     validate_every = config.validate_every or steps_per_epoch
     if not runtime.is_chief(strategy):
+        first_step = checkpoint.Checkpoints(run, trainer).restore()
+        batches = _batches(dataset, config, strategy, first_step)
         _follow(trainer, batches, config, first_step, num_steps, validate_every)
         return run
     # Not before the trainer is there: a run that never began leaves nothing.
-    run.save()
+    with checkpoint.locked(run):
+        run.save()
+        _lead(trainer, run, config, dataset, strategy, num_steps, progress)
+    return run
+
+
+def _lead(
+    trainer: steps.Trainer,
+    run: checkpoint.Run,
+    config: configs.TrainConfig,
+    dataset: records.Dataset,
+    strategy: tf.distribute.Strategy,
+    num_steps: int,
+    progress: Callable,
+) -> None:
+    """Training in the process that reports, validates and saves."""
+    checkpoints = checkpoint.Checkpoints(run, trainer)
+    first_step = checkpoints.restore()
+    batches = _batches(dataset, config, strategy, first_step)
+    steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
+    validate_every = config.validate_every or steps_per_epoch
     _log_facts(
         trainer,
         config,
@@ -112,7 +132,7 @@ def train(
     )
     validation = _spread(dataset, "validation", config.validation_slices)
     shown = (validation or _spread(dataset, "train", 1))[0]
-    log = summaries.Summaries(workdir)
+    log = summaries.Summaries(run.workdir)
     clock = _Clock()
     with (
         contextlib.closing(log),
@@ -173,8 +193,8 @@ def train(
             if signals.received and not is_last:
                 raise errors.Stopped(
                     f"Stopped by {signals.received.name} at step {step} of "
-                    f"{num_steps}; all is saved in {workdir}: the same command "
-                    "goes on.",
+                    f"{num_steps}; all is saved in {run.workdir}: the same "
+                    "command goes on.",
                     exit_code=128 + signals.received,
                 )
     if is_spent:
@@ -187,7 +207,6 @@ def train(
             checkpoints.best_step,
         )
     _log.info("Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9)
-    return run
 
 
 def _is_spent(

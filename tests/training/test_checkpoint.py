@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -192,11 +195,128 @@ def test_a_run_without_checkpoints_starts_at_step_0(tmp_path, trainer):
         checkpoint.load_generator(run)
 
 
-def test_a_checkpoint_that_was_cut_is_refused(saved, trainer):
-    data = saved.workdir / "checkpoints" / "ckpt-6.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(errors.ArtefactError, match="ckpt-6 cannot be restored"):
+def damaged(run, how, step=6):
+    """Damages a checkpoint; returns the names that its files then have."""
+    folder = run.workdir / "checkpoints"
+    data = folder / f"ckpt-{step}.data-00000-of-00001"
+    index = folder / f"ckpt-{step}.index"
+    if how == "data cut":
+        data.write_bytes(data.read_bytes()[:1000])
+    elif how == "data flipped":
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    elif how == "data gone":
+        data.unlink()
+    elif how == "index flipped":
+        content = bytearray(index.read_bytes())
+        content[len(content) // 2] ^= 255
+        index.write_bytes(content)
+    elif how == "index cut":
+        index.write_bytes(index.read_bytes()[:100])
+    elif how == "index empty":
+        index.write_bytes(b"")
+
+
+DAMAGES = (
+    "data cut",
+    "data flipped",
+    "data gone",
+    "index flipped",
+    "index cut",
+    "index empty",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_said_renamed_and_the_one_before_used(
+    saved, how, caplog
+):
+    damaged(saved, how)
+    other = make_trainer(seed=2)
+    with caplog.at_level("WARNING"):
+        checkpoints = checkpoint.Checkpoints(saved, other)
+        assert checkpoints.restore() == 5
+    assert "ckpt-6 is damaged" in caplog.text
+    folder = saved.workdir / "checkpoints"
+    assert (folder / "ckpt-6.index.corrupt").exists()
+    assert not (folder / "ckpt-6.index").exists()
+    # It goes on as if the damaged one had never been.
+    for step in (6, 7):
+        checkpoints.save(step)
+    kept = [name for name in files(folder) if name.endswith(".index")]
+    assert kept == ["ckpt-6.index", "ckpt-7.index"]
+    assert checkpoint.Checkpoints(saved, make_trainer(seed=3)).restore() == 5
+
+
+@pytest.mark.slow
+def test_where_all_are_damaged_nothing_starts_at_step_0(saved, trainer):
+    damaged(saved, "data cut", step=5)
+    damaged(saved, "index empty", step=6)
+    with pytest.raises(errors.ArtefactError, match="none of 2 checkpoints"):
         checkpoint.Checkpoints(saved, make_trainer(seed=2)).restore()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "garbage", 'model_checkpoint_path: "../../elsewhere/ckpt-9"'],
+)
+def test_the_list_of_checkpoints_is_made_anew_from_what_is_there(
+    saved, trainer, content
+):
+    file = saved.workdir / "checkpoints" / "checkpoint"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    checkpoints = checkpoint.Checkpoints(saved, trainer)
+    assert checkpoints.restore() == 6
+    checkpoints.save(7)
+    assert "ckpt-5.index" not in files(file.parent)
+
+
+def test_what_a_save_left_that_was_broken_off_is_removed(saved, trainer):
+    leftover = saved.workdir / "checkpoints" / "ckpt-7_temp"
+    leftover.mkdir()
+    (leftover / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"x")
+    checkpoint.Checkpoints(saved, trainer)
+    assert not leftover.exists()
+
+
+def test_a_checkpoint_of_another_network_is_left_alone(saved, trainer):
+    """It is whole: what does not fit is the program."""
+    wider = methods.override(TINY, ["ngf=8"])
+    with pytest.raises(errors.ArtefactError, match="cannot be restored"):
+        checkpoint.Checkpoints(saved, steps.Trainer(wider)).restore()
+    assert "ckpt-6.index" in files(saved.workdir / "checkpoints")
+
+
+def test_a_folder_is_locked_while_it_is_trained_in(tmp_path):
+    run = open_run(tmp_path / "new" / "run")
+    with checkpoint.locked(run):
+        with pytest.raises(errors.ResourceError, match="in use by process"):
+            with checkpoint.locked(run):
+                pass
+        # Another process, too, and it is told who.
+        told = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import fcntl, sys\n"
+                "file = open(sys.argv[1])\n"
+                "print(file.read())\n"
+                "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+                run.workdir / ".lock",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert str(os.getpid()) in told.stdout
+        assert "BlockingIOError" in told.stderr
+    with checkpoint.locked(run):
+        pass
+    # A run that was killed before it wrote anything is a new one.
+    assert open_run(run.workdir).workdir == run.workdir
 
 
 @pytest.mark.slow
@@ -206,12 +326,6 @@ def test_without_its_last_checkpoint_a_run_goes_back_to_the_one_before(saved):
     restored = checkpoint.Checkpoints(saved, make_trainer(seed=2)).restore()
     assert restored == 5
     assert checkpoint.load_generator(saved, "last")[1] == 5
-
-
-def test_checkpoints_without_their_list_are_refused(saved, trainer):
-    (saved.workdir / "checkpoints" / "checkpoint").unlink()
-    with pytest.raises(errors.ArtefactError, match="`checkpoint` is missing"):
-        checkpoint.Checkpoints(saved, trainer).restore()
 
 
 @pytest.mark.slow
