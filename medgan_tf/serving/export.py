@@ -125,6 +125,7 @@ def _info(
         "slice_size": preprocess.SLICE_SIZE,
         "orientation": "rows anterior to posterior, columns right to left",
         "method": dataclasses.asdict(run.method),
+        "flip": run.config.flip,
         "checkpoint": which,
         "discriminator_steps": step,
         "precision": precision,
