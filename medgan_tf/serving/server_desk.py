@@ -1,0 +1,123 @@
+"""Where requests of all protocols wait for one model.
+
+Only so many wait, and only few are worked on at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import time
+from collections.abc import Callable
+from concurrent import futures
+
+from medgan_tf.serving import protocols, served, server_metrics, statuses
+
+# One is read or written while another is translated.
+WORKERS = 2
+# Beyond, a caller is sent away rather than left to wait.
+MOST_UNDER_WAY = 32
+# Without a request, until freed memory goes back to the system.
+IDLE_SECONDS = 5.0
+
+
+class Desk:
+    """Takes requests, a few at a time, off the thread that clients share."""
+
+    def __init__(self, model: served.Served, name: str, version: str):
+        """Args:
+        model: answers.
+        name: of the model.
+        version: of the model.
+        """
+        self.name = name
+        self.version = version
+        self.signatures = model.signatures
+        self._model = model
+        self._workers = futures.ThreadPoolExecutor(WORKERS, "translate")
+        self._under_way = 0
+        self._idle = None
+
+    def check_name(self, name: str, version: str | None) -> None:
+        """Refuses other models and versions.
+
+        Raises:
+          RefusedError: NOT_FOUND.
+        """
+        if name != self.name or version not in (None, "", self.version):
+            raise statuses.RefusedError(
+                "NOT_FOUND",
+                f"There is no such model here; expected {self.name}, "
+                f"version {self.version}.",
+            )
+
+    async def answer(self, protocol: str, read: Callable, write: Callable):
+        """Reads a request, asks the model and writes the answer.
+
+        Args:
+          protocol: for the metrics.
+          read: gives a `protocols.Question`.
+          write: takes it and the outputs.
+
+        Raises:
+          RefusedError: there is no answer.
+        """
+        if self._under_way >= MOST_UNDER_WAY:
+            status = "UNAVAILABLE"
+            server_metrics.count(protocol, server_metrics.UNKNOWN, status)
+            raise statuses.RefusedError(
+                status, f"{self._under_way} requests wait; try again later."
+            )
+        self._count(1)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._workers,
+                functools.partial(
+                    self._work, protocol, read, write, time.perf_counter()
+                ),
+            )
+        finally:
+            self._count(-1)
+
+    def close(self) -> None:
+        """Waits for what is being translated."""
+        self._workers.shutdown(cancel_futures=True)
+
+    def _work(self, protocol, read, write, arrived):
+        signature, status = server_metrics.UNKNOWN, "INTERNAL"
+        try:
+            question = read()
+            protocols.known(question.signature, self.signatures)
+            signature = question.signature
+            outputs = self._model.ask(signature, question.inputs)
+            answer = write(question, outputs)
+            status = "OK"
+            length = len(next(iter(outputs.values())))
+            server_metrics.SLICES.labels(signature).inc(length)
+            return answer
+        except statuses.RefusedError as error:
+            status = error.status
+            raise
+        finally:
+            server_metrics.count(protocol, signature, status)
+            server_metrics.SECONDS.labels(protocol, signature).observe(
+                time.perf_counter() - arrived
+            )
+
+    def _count(self, number: int) -> None:
+        self._under_way += number
+        server_metrics.UNDER_WAY.set(self._under_way)
+        if self._idle:
+            self._idle.cancel()
+        if not self._under_way:
+            self._idle = asyncio.get_running_loop().call_later(
+                IDLE_SECONDS, _return_memory
+            )
+
+
+def _return_memory() -> None:
+    """Gives freed memory back, which our scripts otherwise keep."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
