@@ -147,11 +147,7 @@ def main(_: list[str]) -> None:
 
     subject = _made_elsewhere() if _TRANSLATED_DIR.value else _trained_run()
     dataset, task, split = subject.dataset, subject.task, _SPLIT.value
-    protocol = protocols.PROTOCOLS[_PROTOCOL.value].fitted(
-        task.target,
-        # What was resampled to fit has a size of its own in each volume.
-        (None,) * 3 if task.too_large == "resample" else task.voxel_size_mm,
-    )
+    protocol = protocols.of_task(_PROTOCOL.value, task)
     compare.check_volumes(protocol, task.too_large)
     if not dataset.num_slices(split):
         raise errors.DataError(

@@ -177,7 +177,7 @@ def _check_protocols(names: list[str], task: tasks.Task) -> None:
         if name not in protocols.PROTOCOLS:
             known = ", ".join(protocols.PROTOCOLS)
             raise errors.UsageError(f"--protocols={name}: expected {known}.")
-        protocols.PROTOCOLS[name].fitted(task.target)
+        protocols.of_task(name, task)
 
 
 def _others() -> list[_Other]:
@@ -217,20 +217,44 @@ def _train(variant: studies.Variant, workdir: pathlib.Path) -> None:
 
 
 def _evaluate(folder: pathlib.Path, protocol: str) -> None:
-    """Scores a run, unless that has been done with these weights."""
-    best = json.loads((folder / "best.json").read_text())
-    scores = _scores(folder, protocol) / "scores.json"
-    if scores.exists():
-        known = json.loads(scores.read_text())
-        if known["settings"]["discriminator_steps"] == best["step"]:
-            return
+    """Scores a run, unless that has been done as it would be done now."""
+    output_dir = _scores(folder, protocol)
+    if _is_scored(folder, output_dir / "scores.json", protocol):
+        return
     _run.command(
         "evaluate.py",
         f"--workdir={folder}",
         f"--protocol={protocol}",
-        f"--output_dir={scores.parent}",
+        f"--output_dir={output_dir}",
         *(f"--lpips_weights={path}" for path in _LPIPS_WEIGHTS.value),
     )
+
+
+def _is_scored(
+    folder: pathlib.Path, scores: pathlib.Path, protocol: str
+) -> bool:
+    """Whether scores are of the best weights, these records and settings."""
+    from medgan_tf.training import checkpoint
+
+    run = checkpoint.load_run(folder)
+    now = protocols.of_task(protocol, run.restored_task())
+    try:
+        known = json.loads(scores.read_text())
+        weighted = {
+            name
+            for name, measure in now.measures.items()
+            if measure.metric.function is None
+        }
+        num_computed = len(weighted - set(known["not_computed"]))
+        return (
+            known["settings"]["discriminator_steps"]
+            == checkpoint.step_of(run, "best")
+            and known["settings"]["data_fingerprint"] == run.data["fingerprint"]
+            and known["protocol"] == now.described()
+            and num_computed == min(len(_LPIPS_WEIGHTS.value), len(weighted))
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _evaluate_other(

@@ -333,3 +333,16 @@ PROTOCOLS = {
         ),
     )
 }
+
+
+def of_task(name: str, task: tasks.Task) -> Protocol:
+    """The protocol of that name, fitted to a task's target and voxel size.
+
+    Raises:
+      UsageError: the protocol is not meant for such a target.
+    """
+    # What was resampled to fit has a size of its own in each volume.
+    is_known = task.too_large != "resample"
+    return PROTOCOLS[name].fitted(
+        task.target, task.voxel_size_mm if is_known else (None, None, None)
+    )

@@ -343,14 +343,7 @@ def load_generator(
     Raises:
       errors.ArtefactError: the run has no such checkpoint.
     """
-    folder = {"best": "best", "last": "checkpoints"}[which]
-    found = _found(run.workdir / folder)
-    if not found:
-        raise errors.ArtefactError(
-            f"{run.workdir} holds no {which} checkpoint; train it longer, or "
-            "choose the other --checkpoint (there is no best one without "
-            "validation patients)."
-        )
+    path = _path_of(run, which)
 
     def build(policy):
         return steps.build_generator(
@@ -365,13 +358,30 @@ def load_generator(
     is_averaged = run.method.averaging and which == "last"
     name = "averaged" if is_averaged else "generator"
     _restore(
-        tf.train.Checkpoint(**{name: steps.named_weights(generator)}), found[0]
+        tf.train.Checkpoint(**{name: steps.named_weights(generator)}), path
     )
     if precision == "bfloat16":
         kept, generator = generator, build(precision)
         for weight, value in zip(generator.weights, kept.weights, strict=True):
             weight.assign(value)
-    return generator, int(found[0].rsplit("-", 1)[1])
+    return generator, step_of(run, which)
+
+
+def step_of(run: Run, which: str = "best") -> int:
+    """The step of a checkpoint; see `load_generator`."""
+    return int(_path_of(run, which).rsplit("-", 1)[1])
+
+
+def _path_of(run: Run, which: str) -> str:
+    folder = {"best": "best", "last": "checkpoints"}[which]
+    found = _found(run.workdir / folder)
+    if not found:
+        raise errors.ArtefactError(
+            f"{run.workdir} holds no {which} checkpoint; train it longer, or "
+            "choose the other --checkpoint (there is no best one without "
+            "validation patients)."
+        )
+    return found[0]
 
 
 def _restore(state: tf.train.Checkpoint, path: str) -> None:
