@@ -1,4 +1,4 @@
-"""Times training, inference and data on this machine, beside another program.
+"""Times training, inference, data and serving, beside another program.
 
 Prints one JSON line per case: median, least and most over the rounds, with
 hardware, versions and settings. Each case runs in a process of its own. With
@@ -9,6 +9,7 @@ Examples:
   benchmark.py --suite=step --methods=medgan_1g --precisions=float32
   benchmark.py --suite=inference --u_blocks=6 --batch_sizes=1 \\
       --peer='python peer.py --mode infer --u_blocks 6'
+  benchmark.py --suite=serving --model=models/mr_ct --seconds=300
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from absl import flags
 from medgan_tf import errors, methods, tasks
 from medgan_tf.tools import _run
 
-_SUITES = ("step", "inference", "data", "memory")
+_SUITES = ("step", "inference", "data", "memory", "serving")
 _SUITE = flags.DEFINE_enum("suite", "step", _SUITES, "What to time.")
 _METHODS = flags.DEFINE_list(
     "methods", ["medgan_1g", "pix2pix", "pix2pix_tf"], "Rows for step, memory."
@@ -61,11 +62,30 @@ _ROUNDS = flags.DEFINE_integer(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Records for data (default: three built-in patients)."
 )
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "Folder of export.py for serving (default: random weights, see --set).",
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 60.0, "How long each signature is asked for serving.", 1.0
+)
+_SLICES = flags.DEFINE_integer(
+    "slices", 200, "Of the volume that predict.py translates for serving.", 1
+)
 _PEER = flags.DEFINE_string("peer", None, "Command of another program.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to add the lines to.")
 _CASE = flags.DEFINE_string("case", None, "Used by the script itself.")
 
 _WARM_UP = 2
+# For serving: signature and protocol.
+_ASKED = (
+    ("serving_default", "v1"),
+    ("serving_default", "v2"),
+    ("serve_png_bytes", "v1"),
+    ("serve_png_bytes", "v2"),
+    ("serve_examples", "v1"),
+)
 
 
 def main(_: list[str]) -> None:
@@ -96,6 +116,8 @@ def _cases() -> list[dict]:
             {"suite": suite, "part": "preparation"},
             {"suite": suite, "part": "stream", "data_dir": _DATA_DIR.value},
         ]
+    if suite == "serving":
+        return _serving_cases()
     sizes = ["1", "4", "16"] if suite == "inference" else ["1"]
     try:
         return [
@@ -121,6 +143,31 @@ def _cases() -> list[dict]:
             f"{error} cannot be used; expected --methods among "
             f"{', '.join(methods.METHODS)}, and whole numbers."
         ) from error
+
+
+def _serving_cases() -> list[dict]:
+    try:
+        (num_u_blocks,) = _U_BLOCKS.value
+        settings = _checked("medgan", num_u_blocks)
+    except (KeyError, ValueError) as error:
+        raise errors.UsageError(
+            f"{error} cannot be used; expected one whole number for "
+            "--u_blocks, and settings of medgan."
+        ) from error
+    common = {"suite": "serving", "model": _MODEL.value, "set": settings}
+    return [
+        *(
+            {
+                **common,
+                "part": "load",
+                "signature": signature,
+                "protocol": protocol,
+                "seconds": _SECONDS.value,
+            }
+            for signature, protocol in _ASKED
+        ),
+        {**common, "part": "volume", "slices": _SLICES.value},
+    ]
 
 
 def _checked(name: str, num_u_blocks: str) -> list[str]:
@@ -279,11 +326,18 @@ def _measure_stream(case: dict) -> dict:
     return {**found, "images_per_second": 1 / found["mean_s"]}
 
 
+def _measure_serving(case: dict) -> dict:
+    from medgan_tf.tools import _serving
+
+    return {**case, **_serving.measure(case), **_machine()}
+
+
 _MEASURE = {
     "step": _measure_step,
     "memory": _measure_step,
     "inference": _measure_inference,
     "data": _measure_data,
+    "serving": _measure_serving,
 }
 
 

@@ -9,10 +9,13 @@ import asyncio
 import ctypes
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
+from typing import Protocol
 
-from medgan_tf.serving import protocols, served, server_metrics, statuses
+import numpy as np
+
+from medgan_tf.serving import protocols, server_metrics, statuses
 
 # One is read or written while another is translated.
 WORKERS = 2
@@ -22,15 +25,26 @@ MOST_UNDER_WAY = 32
 IDLE_SECONDS = 5.0
 
 
-class Desk:
-    """Takes requests, a few at a time, off the thread that clients share."""
+class Model(Protocol):
+    """What `served.Served` is to a desk."""
 
-    def __init__(self, model: served.Served, name: str, version: str):
-        """Args:
-        model: answers.
-        name: of the model.
-        version: of the model.
-        """
+    signatures: protocols.Signatures
+
+    def ask(
+        self, signature: str, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]: ...
+
+
+class Desk:
+    """Takes requests, a few at a time, off the thread that clients share.
+
+    Attributes:
+      name: of the model.
+      version: its number.
+      signatures: of the model.
+    """
+
+    def __init__(self, model: Model, name: str, version: str):
         self.name = name
         self.version = version
         self.signatures = model.signatures

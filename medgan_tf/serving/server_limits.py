@@ -24,6 +24,12 @@ class BodyLimits:
 
     What it refuses is JSON {"error": one line}: 408 too slow, 413 too large,
     503 too many at a time.
+
+    Args:
+      app: to be wrapped.
+      prefixes: of the paths that are limited.
+      max_body_bytes: of one request.
+      body_seconds: that a client has for it.
     """
 
     def __init__(
@@ -34,12 +40,6 @@ class BodyLimits:
         max_body_bytes: int,
         body_seconds: float = BODY_SECONDS,
     ):
-        """Args:
-        app: to be wrapped.
-        prefixes: of the paths that are limited.
-        max_body_bytes: of one request.
-        body_seconds: that a client has for it.
-        """
         self._app = app
         self._prefixes = prefixes
         self._most = max_body_bytes

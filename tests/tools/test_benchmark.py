@@ -66,6 +66,31 @@ def test_preparing_and_reading_are_timed():
     assert read["images_per_second"] > 10
 
 
+@pytest.mark.slow
+def test_serving_is_asked_at_moments_of_its_own():
+    pytest.importorskip("kserve", reason="medgan_tf[serve] is not installed")
+    done = benchmark(
+        "--suite=serving", "--set=ngf=1", "--seconds=1", "--slices=4"
+    )
+    assert done.returncode == 0, done.stderr
+    *asked, volume = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["signature"] for line in asked} == {
+        "serving_default",
+        "serve_png_bytes",
+        "serve_examples",
+    }
+    for line in asked:
+        assert line["errors"] == 0
+        assert line["requests"] > 0
+        assert 0 < line["least_s"] <= line["median_s"] <= line["p99_s"]
+        assert line["requests_per_s"] == pytest.approx(
+            0.7 * line["capacity_per_s"]
+        )
+        assert line["memory_mb"] > 100
+    assert volume["slices"] == 4
+    assert volume["median_s"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -73,6 +98,7 @@ def test_preparing_and_reading_are_timed():
         (["--u_blocks=0"], "num_u_blocks must be at least 1"),
         (["--u_blocks=x"], "num_u_blocks"),
         (["--batch_sizes=x"], "'x' cannot be used"),
+        (["--suite=serving", "--u_blocks=1,2"], "--u_blocks"),
     ],
 )
 def test_a_case_that_cannot_be_is_told_before_any_is_timed(arguments, words):
