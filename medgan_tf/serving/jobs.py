@@ -9,11 +9,8 @@ the file itself goes once it is translated.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import dataclasses
-import gzip
 import logging
-import math
 import pathlib
 import queue
 import secrets
@@ -21,23 +18,14 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
-
-import nibabel as nib
-import SimpleITK as sitk
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import io, pairs, preprocess
 from medgan_tf.data import volume as volumes
-from medgan_tf.serving import predict
+from medgan_tf.serving import predict, uploads
 
-# Formats that are one file and say where they lie.
-SUFFIXES = (".nii.gz", ".nii", ".mha")
-# 512 x 512 x 512: 0.5 GB as float32, and what a browser can still show.
-MOST_VOXELS = 2**27
 # Built-in patients that no run trains on, which count from 0.
 PHANTOMS = {"Head": 900_000, "Torso": 900_001}
 
@@ -197,21 +185,23 @@ class Jobs:
                 f"Found {len(sources)} source images, expected {wanted}."
             )
         # One at a time, because of the memory.
-        with self._reading, _own_words(job.sent):
+        with self._reading, uploads.own_words(job.sent):
             first = None
             for number, (source, modality) in enumerate(
                 zip(sources, task.sources, strict=True), 1
             ):
                 many = number if len(sources) > 1 else ""
                 stem = f"source{many}_{modality.name}"
-                path = _save(job.sent, stem, source)
-                volume = _read(path, modality, job.notes)
+                path = uploads.save(job.sent, stem, *source)
+                volume = uploads.read(path, job.notes)
+                uploads.check(path, volume, modality)
                 first = first or volume
                 job.sources.append(path)
             if target:
                 stem = f"target_{task.target.name}"
-                job.target = _save(job.sent, stem, target)
-                volume = _read(job.target, task.target, job.notes)
+                job.target = uploads.save(job.sent, stem, *target)
+                volume = uploads.read(job.target, job.notes)
+                uploads.check(job.target, volume, task.target)
                 preprocess.check_pair(
                     first, volume, (job.sources[0].name, job.target.name)
                 )
@@ -293,7 +283,7 @@ class Jobs:
             job.state = "translating"
         state = "failed"
         try:
-            with _own_words(job.sent):
+            with uploads.own_words(job.sent):
                 job.images = self._translate(job)
             state = "done"
         except _Removed:
@@ -313,7 +303,7 @@ class Jobs:
         task = self.model.task
         if job.phantom is not None:
             _make_phantom(job, task)
-        sources = [io.read_volume(path) for path in job.sources]
+        sources = [uploads.read(path, []) for path in job.sources]
         first, like = sources[0], job.sources[0]
         images = []
 
@@ -336,7 +326,7 @@ class Jobs:
         del sources
         keep("translated.nii.gz", translated.array, "translated", task.target)
         if job.target:
-            target = io.read_volume(job.target)
+            target = uploads.read(job.target, [])
             truth = _on(first, target, task.target.air)
             error = translated.array - truth.array
             if not target.same_grid(first):
@@ -345,7 +335,7 @@ class Jobs:
                     f"The {task.target.name} was brought onto the voxels of "
                     f"the {task.source.name}."
                 )
-            # A scale of its own, were the target's shown brighter or darker.
+            # Because two MR images compare on one scale only.
             window = images[-1].window
             keep("target.nii", truth.array, "target", task.target, window)
             most = (window[1] - window[0]) / 4
@@ -365,116 +355,6 @@ class Jobs:
                 job.seconds_left = per_slice * (job.total - first)
             yield first
         job.done, job.seconds_left = job.total, 0.0
-
-
-def suffix_of(name: str) -> str | None:
-    """Which of SUFFIXES a name has."""
-    return next((s for s in SUFFIXES if name.lower().endswith(s)), None)
-
-
-def describe(model: predict.Model) -> Mapping:
-    """What a person should know of a model, as JSON."""
-    task = model.task
-    return {
-        "title": model.info["title"],
-        "sources": [{"name": m.name, "unit": m.unit} for m in task.sources],
-        "target": {"name": task.target.name, "unit": task.target.unit},
-        "trained_on_simulated_images": model.info[
-            "trained_on_simulated_images"
-        ],
-        "intended_use": model.info["intended_use"],
-        "phantoms": list(PHANTOMS),
-        "suffixes": SUFFIXES,
-    }
-
-
-@contextlib.contextmanager
-def _own_words(folder: pathlib.Path):
-    """Names a file in a message without our temporary folder."""
-    try:
-        yield
-    except errors.MedganError as error:
-        line = " ".join(str(error).replace(f"{folder}/", "").split())
-        raise type(error)(line) from error
-    except OSError as error:
-        raise errors.ResourceError(
-            f"The server cannot keep the volume ({error.strerror}); free some "
-            "space on its disk."
-        ) from error
-    except MemoryError as error:
-        raise errors.ResourceError(
-            "The server has too little memory for the volume; crop it, or use "
-            "predict.py on a larger machine."
-        ) from error
-
-
-def _save(
-    folder: pathlib.Path, stem: str, upload: tuple[str, BinaryIO]
-) -> pathlib.Path:
-    name, contents = upload
-    suffix = suffix_of(name)
-    if suffix is None:
-        raise errors.DataError(
-            f"{stem}: found another kind of file, expected "
-            f"{' or '.join(SUFFIXES)}; convert the image, or use predict.py "
-            "for DICOM."
-        )
-    path = folder / f"{stem}{suffix}"
-    with open(path, "wb") as file:
-        shutil.copyfileobj(contents, file, 2**20)
-    return path
-
-
-def _read(
-    path: pathlib.Path, modality: tasks.Modality, notes: list[str]
-) -> volumes.Volume:
-    """Reads a volume that is not too large and looks like its modality."""
-    count = _declared_voxels(path)
-    if count > MOST_VOXELS:
-        raise errors.refusal(
-            path,
-            f"{count / 1e6:.0f} million voxels",
-            f"at most {MOST_VOXELS / 1e6:.0f} million",
-            "crop it, or use predict.py",
-        )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        volume = io.read_volume(path)
-    notes += [
-        str(warning.message).replace(f"{path.parent}/", "")
-        for warning in caught
-        if issubclass(warning.category, UserWarning)
-    ]
-    try:
-        preprocess.checked_window(volume, modality)
-    except errors.DataError as error:
-        raise errors.DataError(f"{path}: {error}") from error
-    return volume
-
-
-def _declared_voxels(path: pathlib.Path) -> int:
-    """Voxels by the header; 0 where `io.read_volume` is to say what is wrong.
-
-    Because a header of a few bytes, or a small file that is well compressed,
-    can ask for all memory there is.
-    """
-    try:
-        if path.suffix == ".mha":
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-            return math.prod(reader.GetSize())
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as stream:
-            block = stream.read(nib.Nifti2Header.sizeof_hdr)
-        for kind in (nib.Nifti1Header, nib.Nifti2Header):
-            if kind.may_contain_header(block):
-                header = kind(block[: kind.sizeof_hdr], check=False)
-                sizes = header["dim"][1 : int(header["dim"][0]) + 1]
-                return math.prod(max(int(size), 1) for size in sizes)
-    except (RuntimeError, OSError, EOFError, zlib.error, ValueError):
-        pass
-    return 0
 
 
 def _on(

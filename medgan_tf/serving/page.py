@@ -17,10 +17,10 @@ from urllib import parse
 
 import fastapi
 from fastapi import concurrency, responses, routing
-from starlette import exceptions
+from starlette import exceptions, requests
 
 from medgan_tf import errors
-from medgan_tf.serving import jobs, predict
+from medgan_tf.serving import jobs, predict, uploads
 
 PREFIX = "/page"
 MOST_UPLOAD_MB = 600
@@ -112,7 +112,7 @@ def router(
     @made.get("/about")
     def about() -> responses.Response:
         return responses.JSONResponse(
-            {**jobs.describe(model), "most_upload_mb": most_upload_mb}
+            {**_about(model), "most_upload_mb": most_upload_mb}
         )
 
     @made.post("/jobs")
@@ -126,6 +126,10 @@ def router(
             if isinstance(error, asyncio.TimeoutError):
                 raise exceptions.HTTPException(
                     408, "The upload took too long; try again."
+                ) from error
+            if isinstance(error, requests.ClientDisconnect):
+                raise exceptions.HTTPException(
+                    400, "The upload broke off; try again."
                 ) from error
             raise
         return responses.JSONResponse({"name": job.name}, 202)
@@ -188,22 +192,41 @@ class _Route(routing.APIRoute):
         return guarded
 
 
+def _about(model: predict.Model) -> dict:
+    """What a person should know of the model and of the page."""
+    info, task = model.info, model.task
+    return {
+        "title": info["title"],
+        "sources": [{"name": m.name, "unit": m.unit} for m in task.sources],
+        "target": {"name": task.target.name, "unit": task.target.unit},
+        "trained_on_simulated_images": info["trained_on_simulated_images"],
+        "intended_use": info["intended_use"],
+        "phantoms": list(jobs.PHANTOMS),
+        "suffixes": uploads.SUFFIXES,
+    }
+
+
 def _file(name: str) -> responses.Response:
     return responses.FileResponse(STATIC / name, media_type=FILES[name])
 
 
 def _check_site(request: fastapi.Request) -> None:
     """Refuses what another site has the browser of a person ask for."""
-    origin = request.headers.get("origin")
-    host = request.headers.get("host")
-    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site") or (
-        origin and parse.urlsplit(origin).netloc != host
-    ):
-        # A link to the page itself is harmless.
-        if request.headers.get("sec-fetch-mode") != "navigate":
-            raise exceptions.HTTPException(
-                403, "Asked for by another site; open the page itself."
-            )
+    told = request.headers
+    # Without https or localhost a browser tells the origin only.
+    if site := told.get("sec-fetch-site"):
+        is_ours = site in ("same-origin", "none")
+    else:
+        host = parse.urlsplit(told.get("origin", "")).netloc
+        is_ours = not host or host == told.get("host")
+    # A link to the page itself is harmless.
+    is_link = (
+        request.method == "GET" and told.get("sec-fetch-mode") == "navigate"
+    )
+    if not (is_ours or is_link):
+        raise exceptions.HTTPException(
+            403, "Asked for by another site; open the page itself."
+        )
 
 
 def _check_length(request: fastapi.Request, most_upload_mb: float) -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import pathlib
 import re
+import socket
 import threading
 import time
 
@@ -62,8 +63,8 @@ class Server:
         self.thread.start()
         while not self.server.started:
             time.sleep(0.01)
-        [[socket]] = [s.sockets for s in self.server.servers]
-        self.port = socket.getsockname()[1]
+        [[listener]] = [s.sockets for s in self.server.servers]
+        self.port = listener.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}/page/"
 
     def stop(self):
@@ -380,6 +381,42 @@ def test_another_site_is_turned_away(serve):
         assert server.send(("phantom", "", b"Head"), **headers)[0] == 403
     own = {"Origin": f"http://127.0.0.1:{server.port}"}
     assert server.send(("phantom", "", b"Nobody"), **own)[0] == 400
+
+
+def test_an_upload_that_stalls_or_breaks_off_gives_its_place_back(
+    serve, monkeypatch, capfd
+):
+    server = serve(most_unfinished=1)
+    head = (
+        b"POST /page/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
+    address = "127.0.0.1", server.port
+    free = "phantom", "", b"Nobody"
+    with socket.create_connection(address) as client:
+        client.sendall(head)
+        while server.send(free)[0] != 503:
+            time.sleep(0.01)
+    while server.send(free)[0] != 400:
+        time.sleep(0.01)
+    monkeypatch.setattr(page, "UPLOAD_TIMEOUT_S", 0.1)
+    with socket.create_connection(address, timeout=60) as client:
+        client.sendall(head)
+        assert client.recv(100).startswith(b"HTTP/1.1 408")
+    assert server.send(free)[0] == 400
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_file_that_does_not_say_where_it_lies_is_noted(serve, tmp_path):
+    server = serve()
+    image = nib.Nifti1Image(noise().array, None)
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nib.save(image, tmp_path / "x.nii")
+    sent = (tmp_path / "x.nii").read_bytes()
+    _, told = server.send(("source", "x.nii", sent))
+    _, done = server.wait(told["name"])
+    [note] = done["notes"]
+    assert note.startswith("source_MR.nii: neither sform nor qform is set")
 
 
 def test_every_answer_forbids_what_is_not_of_this_origin(serve):

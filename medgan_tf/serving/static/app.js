@@ -14,6 +14,7 @@ const $ = (id) => document.getElementById(id);
 const viewer = new Viewer(showPlace);
 let about;
 let job = null; // Name of the one on the server that is ours.
+let visit = 0; // Counts what was begun, to notice what was left since.
 let stem = "volume";
 let images = [];
 
@@ -105,6 +106,7 @@ function drop(event) {
 // Sending and waiting.
 
 async function send(form, name) {
+  const mine = ++visit;
   tell("");
   stem = name.replace(/(\.nii)?\.gz$|\.nii$|\.mha$/i, "") || "volume";
   doing("Sending");
@@ -119,20 +121,23 @@ async function send(form, name) {
           `${about.most_upload_mb} MB; crop the volume, or use predict.py.`,
       );
     }
-    job = (await ask("jobs", { method: "POST", body: form })).name;
-    const mine = job;
+    const sent = (await ask("jobs", { method: "POST", body: form })).name;
+    if (visit !== mine) {
+      remove(sent);
+      return;
+    }
+    job = sent;
     let progress;
     do {
-      progress = await ask(`jobs/${mine}`);
-      if (job !== mine) return;
+      progress = await ask(`jobs/${sent}`);
+      if (visit !== mine) return;
       doing(words(progress), progress.done, progress.total);
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      if (job !== mine) return;
+      if (visit !== mine) return;
     } while (progress.state !== "done");
-    doing("Showing");
     await showResult(progress);
   } catch (error) {
-    if ($("progress").hidden && $("result").hidden) return; // Cancelled.
+    if (visit !== mine) return;
     leave();
     tell(error.message);
   }
@@ -163,12 +168,17 @@ function doing(line, done = 0, total = 0) {
   }
 }
 
+function remove(name) {
+  const options = { method: "DELETE", keepalive: true };
+  fetch(`jobs/${name}`, options).catch(() => {});
+}
+
 /** Back to the start; what is ours on the server is removed. */
 function leave() {
-  if (job) {
-    fetch(`jobs/${job}`, { method: "DELETE", keepalive: true }).catch(() => {});
-  }
+  visit += 1;
+  if (job) remove(job);
   job = null;
+  delete $("result").dataset.ready;
   viewer.close();
   $("panels").replaceChildren();
   show("start");
@@ -190,9 +200,17 @@ async function showResult(progress) {
   show("result");
   // A phone shows one plane of each image, a desk all three.
   const isNarrow = matchMedia("(max-width: 48rem)").matches;
-  await viewer.show(images, canvases, address);
-  choosePlane(isNarrow ? "Axial" : "All");
-  $("result").dataset.ready = "yes";
+  const mine = visit;
+  try {
+    await viewer.show(images, canvases, address);
+    choosePlane(isNarrow ? "Axial" : "All");
+    canvases[0].focus({ preventScroll: true });
+  } catch (error) {
+    if (visit !== mine) return;
+    console.warn(error);
+    tell("This browser cannot show volumes (no WebGL 2); download the result.");
+  }
+  if (visit === mine) $("result").dataset.ready = "yes";
 }
 
 function makePanel(image) {
@@ -317,6 +335,6 @@ $("again").addEventListener("click", () => {
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", drop);
 addEventListener("pagehide", () => {
-  if (job) fetch(`jobs/${job}`, { method: "DELETE", keepalive: true });
+  if (job) remove(job);
 });
 start().catch((error) => tell(error.message));

@@ -97,6 +97,7 @@ export class Viewer {
         loadingText: "",
         logLevel: "error",
       });
+      this.views.push(view);
       await view.attachToCanvas(canvases[i]);
       view.addColormap("signed", SIGNED);
       const [, low, high] = windowsOf(image).find(
@@ -112,7 +113,6 @@ export class Viewer {
           cal_max: high,
         },
       ]);
-      this.views.push(view);
       this.#listen(view, canvases[i]);
     }
     for (const view of this.views) {
@@ -148,7 +148,7 @@ export class Viewer {
       view.onLocationChange = () => {};
       view.cleanup();
       // Else the browser keeps it, and has few of them.
-      view.gl.getExtension("WEBGL_lose_context")?.loseContext();
+      view.gl?.getExtension("WEBGL_lose_context")?.loseContext();
     }
     this.views = [];
   }
