@@ -36,6 +36,7 @@ class Browser:
         self.events = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.do(f"{domain}.enable")
+        self.do("Page.setLifecycleEventsEnabled", enabled=True)
 
     def do(self, method, **parameters):
         """Sends one command and returns its answer."""
@@ -78,10 +79,16 @@ class Browser:
             mobile=is_phone,
         )
         self.events.clear()
-        self.do("Page.navigate", url=address)
-        while not any(
-            event["method"] == "Page.loadEventFired" for event in self.events
-        ):
+        loader = self.do("Page.navigate", url=address)["loaderId"]
+
+        def is_loaded(event):
+            told = event["params"]
+            return event["method"] == "Page.lifecycleEvent" and (
+                told["loaderId"],
+                told["name"],
+            ) == (loader, "load")
+
+        while not any(map(is_loaded, self.events)):
             self.events.append(json.loads(self.connection.recv(timeout=60)))
 
     def centre_of(self, selector):
