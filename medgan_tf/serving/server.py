@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import signal
-import socket
 from collections.abc import Callable, Sequence
 
 import fastapi
@@ -24,7 +23,12 @@ import grpc
 import uvicorn
 
 from medgan_tf import errors
-from medgan_tf.serving import server_desk, server_grpc, server_rest
+from medgan_tf.serving import (
+    server_desk,
+    server_grpc,
+    server_ports,
+    server_rest,
+)
 
 # For what is under way when the server is told to stop.
 GRACE_SECONDS = 25
@@ -72,15 +76,7 @@ def serve(
     app = server_rest.application(
         desk, max_body_bytes=max_body_bytes, routers=routers
     )
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise errors.ResourceError(
-            f"--port: cannot listen at {host}:{port} ({reason}); choose "
-            "another."
-        ) from error
+    listener = server_ports.listen("port", host, port)
 
     async def run() -> int | None:
         calls, found = server_grpc.server(

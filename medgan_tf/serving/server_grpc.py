@@ -13,12 +13,12 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as services
 from kserve.protocol.grpc import interceptors, servicer
 
-from medgan_tf import errors
 from medgan_tf.serving import (
     protocol_v2,
     protocols,
     server_desk,
     server_kserve,
+    server_ports,
     statuses,
 )
 
@@ -42,12 +42,9 @@ def server(
     )
     services.add_GRPCInferenceServiceServicer_to_server(_Servicer(desk), made)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        return made, made.add_insecure_port(address)
-    except RuntimeError as error:
-        raise errors.ResourceError(
-            f"--grpc_port: cannot listen at {address}; choose another."
-        ) from error
+    # Because gRPC says in a log of its own that a port is in use.
+    server_ports.listen("grpc_port", host, port).close()
+    return made, made.add_insecure_port(address)
 
 
 class _Servicer(servicer.InferenceServicer):
