@@ -41,6 +41,8 @@ setuptools.setup(
     # Installed, the scripts are a package of their own; in a checkout they
     # stay where a reader looks for them.
     package_dir={"medgan_tf.tools": "tools"},
+    # The page that serve.py shows.
+    package_data={"medgan_tf.serving": ["static/*"]},
     entry_points={
         "console_scripts": [
             f"{name}.py = medgan_tf.tools.{name}:run" for name in COMMANDS

@@ -154,7 +154,7 @@ def main(_: list[str]) -> None:
             f"{dataset.folder} has no {split} patients; choose another "
             "--split or prepare the data with some."
         )
-    weighted, not_computed = _lpips()
+    weighted, not_computed, lpips_sources = _lpips()
     images = subject.load()
 
     samples = tqdm.tqdm(
@@ -189,6 +189,7 @@ def main(_: list[str]) -> None:
         "is_simulated": is_simulated,
         "num_skipped": scores.num_skipped,
         "data_fingerprint": dataset.info["fingerprint"],
+        "lpips_weights": lpips_sources,
     }
     if images.values:
         settings["clipped_share"] = images.values.lost_share
@@ -341,12 +342,7 @@ def _made_elsewhere() -> _Subject:
 
     def load() -> _Images:
         needed = elsewhere_files.wanted(dataset.samples(split))
-        others = [
-            patient
-            for side in dataset.info["splits"]
-            if side != split
-            for patient in dataset.patients(side)
-        ]
+        others = dataset.patients_beside(split)
         if _cohort.MANIFEST.value or _cohort.INPUT_DIR.value:
             # So that --task need not be given.
             flags.set_default(_cohort.TASK, task.name)
@@ -377,8 +373,9 @@ def _made_elsewhere() -> _Subject:
     return _Subject(dataset, task, name, name, None, output_dir, load)
 
 
-def _lpips() -> tuple[dict, dict[str, str]]:
-    """LPIPS as functions by name, and why others cannot be computed."""
+def _lpips() -> tuple[dict, dict[str, str], dict[str, str]]:
+    """LPIPS as functions by name, why others cannot be computed, and where
+    the weights are from."""
     from medgan_tf.evaluation import lpips
 
     def function(model):
@@ -396,6 +393,7 @@ def _lpips() -> tuple[dict, dict[str, str]]:
     return (
         {f"lpips_{model.network}": function(model) for model in models},
         {f"lpips_{network}": reason for network in ("alex", "vgg")},
+        {f"lpips_{model.network}": model.source for model in models},
     )
 
 

@@ -14,22 +14,18 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
+import medgan_tf
 from medgan_tf import errors, methods, tasks
 from medgan_tf.evaluation import protocols, studies
 from medgan_tf.tools import _run, _training
-
-if TYPE_CHECKING:
-    from medgan_tf.data import sample
-    from medgan_tf.evaluation import examples, results
-    from medgan_tf.training import checkpoint
 
 flags.adopt_module_key_flags(_training)
 
@@ -56,6 +52,11 @@ _CURVE_METHOD = flags.DEFINE_enum(
     list(methods.METHODS),
     "Whose generator has them; Appendix A trains pix2pix.",
 )
+_MORE_METHODS = flags.DEFINE_list(
+    "more_methods",
+    [],
+    "Further methods of train.py for the tables, such as supervised.",
+)
 _PROTOCOLS = flags.DEFINE_list(
     "protocols",
     ["paper"],
@@ -73,20 +74,6 @@ _LPIPS_WEIGHTS = flags.DEFINE_list(
 )
 
 
-class _Other(NamedTuple):
-    """A method whose images another program made.
-
-    Attributes:
-      name: of the folder with its scores.
-      label: for people.
-      folder: with a file for each slice.
-    """
-
-    name: str
-    label: str
-    folder: pathlib.Path
-
-
 def main(_: list[str]) -> None:
     task = tasks.TASKS[_training.TASK.value]
     workdir = pathlib.Path(_WORKDIR.value or f"runs/reproduce_{task.name}")
@@ -98,36 +85,67 @@ def main(_: list[str]) -> None:
     variants = {v.name: v for study in chosen for v in study.variants}
     scored = list(dict.fromkeys(["paper", *_PROTOCOLS.value]))
     _check_protocols(scored, task)
-    others = _others()
+    others = _others([*variants.values()])
+    if others and all(study.curve for study in chosen):
+        raise errors.UsageError(
+            "--translated_dir is a row of the tables; figure6 has none."
+        )
 
     _run.show_log()
     _run.import_tensorflow()
     import tensorflow as tf
 
-    from medgan_tf.evaluation import results, study_report
-    from medgan_tf.models import vgg19
-
     # The scripts that are called need the memory of the GPUs.
     tf.config.set_visible_devices([], "GPU")
-    for variant in variants.values():
-        # Told now, not after the hours that the methods before it take.
-        if layers := variant.resolved().vgg_layers:
-            vgg19.VGG19Features(layers, _training.config().vgg_weights)
+    _check_files(variants, others, scored, workdir, task)
 
+    diverged = []
     for number, variant in enumerate(variants.values(), start=1):
         print(f"\nRun {number} of {len(variants)}: {variant.label}")
-        _train(variant, workdir)
+        try:
+            _train(variant, workdir)
+        except errors.Stopped as stopped:
+            if stopped.exit_code != errors.DivergedError.exit_code:
+                raise
+            diverged.append(variant)
+            continue
         for protocol in scored:
             _evaluate(workdir / variant.name, protocol)
-
     for other in others:
         for protocol in scored:
             _evaluate_other(other, workdir, protocol)
 
-    print("\nWriting the report.")
+    if len(diverged) < len(variants):
+        print("\nWriting the report.")
+        path = _report(chosen, diverged, others, scored, workdir, task)
+        print(f"Report: {path}")
+    if diverged:
+        names = ", ".join(variant.name for variant in diverged)
+        raise errors.DivergedError(
+            f"{names} diverged and has no row: give it a lower "
+            "--set=METHOD.learning_rate=... and another --workdir."
+        )
+
+
+def _report(
+    chosen: Sequence[studies.Study],
+    diverged: Sequence[studies.Variant],
+    others: Sequence[studies.Elsewhere],
+    scored: Sequence[str],
+    workdir: pathlib.Path,
+    task: tasks.Task,
+) -> pathlib.Path:
+    """Reads all results and writes the page."""
+    from medgan_tf.evaluation import results, study_report
+    from medgan_tf.tools import _side_by_side
+
     sections = []
     for study in chosen:
-        rows = [*study.variants, *(others if not study.curve else [])]
+        left = tuple(v for v in study.variants if v not in diverged)
+        if not left:
+            continue
+        study = dataclasses.replace(study, variants=left)
+        rows = [*left, *(others if not study.curve else [])]
         found = {
             protocol: [
                 results.read(
@@ -138,17 +156,24 @@ def main(_: list[str]) -> None:
             for protocol in scored
         }
         trainings = {
-            v.name: study_report.read_training(workdir / v.name)
-            for v in study.variants
+            v.name: study_report.read_training(workdir / v.name) for v in left
         }
-        pictures = _pictures(study.name, rows, found["paper"], workdir)
+        pictures = _side_by_side.pictures(
+            study.name, rows, found["paper"], workdir
+        )
         sections.append(study_report.Section(study, found, pictures, trainings))
-    path = study_report.write(workdir / "report.html", sections, task)
-    print(f"Report: {path}")
+    return study_report.write(
+        workdir / "report.html",
+        sections,
+        task,
+        remarks=[f"{v.label} diverged and has no row." for v in diverged],
+    )
 
 
 def _studies() -> list[studies.Study]:
-    """What is asked for."""
+    """What is asked for, each set of runs once."""
+    if not _WHAT.value:
+        raise errors.UsageError(f"--what: expected {', '.join(studies.NAMES)}.")
     if unknown := [name for name in _WHAT.value if name not in studies.NAMES]:
         raise errors.UsageError(
             f"--what={unknown[0]}: expected {', '.join(studies.NAMES)}."
@@ -159,16 +184,76 @@ def _studies() -> list[studies.Study]:
             f"--u_blocks={','.join(_U_BLOCKS.value)}: expected whole numbers "
             "of at least 1."
         )
-    u_blocks = [int(n) for n in dict.fromkeys(u_blocks)]
-    return [
-        studies.study(
+    chosen = {}
+    for name in _WHAT.value:
+        study = studies.study(
             name,
             _SET.value,
-            u_blocks=u_blocks,
+            u_blocks=sorted({int(n) for n in u_blocks}),
             curve_method=_CURVE_METHOD.value,
+            more=_MORE_METHODS.value,
         )
-        for name in dict.fromkeys(_WHAT.value)
-    ]
+        # A figure shows the runs of its table.
+        chosen.setdefault(study.variants, study)
+    used = {v.method for study in chosen.values() for v in study.variants}
+    for setting in _SET.value:
+        method = setting.partition("=")[0].partition(".")[0]
+        if method in methods.METHODS and method not in used:
+            raise errors.UsageError(
+                f"--set={setting}: {method} is not trained for "
+                f"--what={','.join(_WHAT.value)}; leave it out."
+            )
+    return list(chosen.values())
+
+
+def _check_files(
+    variants: Mapping[str, studies.Variant],
+    others: Sequence[studies.Elsewhere],
+    scored: Sequence[str],
+    workdir: pathlib.Path,
+    task: tasks.Task,
+) -> None:
+    """Tells what is missing now, not after hours of training."""
+    from medgan_tf.data import records
+    from medgan_tf.evaluation import compare, elsewhere_files, lpips
+    from medgan_tf.models import vgg19
+    from medgan_tf.training import checkpoint, runtime
+
+    config = _training.config()
+    for variant in variants.values():
+        if layers := variant.resolved().vgg_layers:
+            vgg19.VGG19Features(layers, config.vgg_weights)
+    for path in _LPIPS_WEIGHTS.value:
+        lpips.load(path)
+    if not _training.DATA_DIR.value:
+        return
+    dataset = records.open_dataset(_training.DATA_DIR.value)
+    records.check_task(dataset, task)
+    for split in ("validation", "test"):
+        if not dataset.num_slices(split):
+            raise errors.DataError(
+                f"{dataset.folder} has no {split} patients; prepare the data "
+                "with some: the best checkpoint is chosen on the validation "
+                "patients and scored on the test patients."
+            )
+    for protocol in scored:
+        compare.check_volumes(
+            protocols.of_task(protocol, task),
+            tasks.from_stored(dataset.info["task_row"]).too_large,
+        )
+    config = dataclasses.replace(
+        config, precision=runtime.precision(config.precision)
+    )
+    for name, variant in variants.items():
+        checkpoint.open_run(
+            workdir / name, task, variant.resolved(), config, dataset
+        )
+    for other in others:
+        elsewhere_files.slices(
+            other.folder,
+            elsewhere_files.wanted(dataset.samples("test")),
+            others=dataset.patients_beside("test"),
+        )
 
 
 def _check_protocols(names: list[str], task: tasks.Task) -> None:
@@ -180,9 +265,10 @@ def _check_protocols(names: list[str], task: tasks.Task) -> None:
         protocols.of_task(name, task)
 
 
-def _others() -> list[_Other]:
+def _others(variants: Sequence[studies.Variant]) -> list[studies.Elsewhere]:
     """The methods whose images were made elsewhere."""
     others = []
+    taken = {variant.label for variant in variants}
     for text in _TRANSLATED_DIR.value:
         label, equals, folder = text.partition("=")
         if not (label and equals and folder):
@@ -195,12 +281,12 @@ def _others() -> list[_Other]:
                 "targets."
             )
         name = "elsewhere_" + re.sub(r"\W+", "_", label)
-        if name in {other.name for other in others}:
+        if label in taken or name in {other.name for other in others}:
             raise errors.UsageError(
-                f"--translated_dir={text}: the name is there twice; choose "
-                "another."
+                f"--translated_dir={text}: another method has that name; "
+                "choose one that tells them apart."
             )
-        others.append(_Other(name, label, pathlib.Path(folder)))
+        others.append(studies.Elsewhere(name, label, pathlib.Path(folder)))
     return others
 
 
@@ -226,7 +312,7 @@ def _evaluate(folder: pathlib.Path, protocol: str) -> None:
         f"--workdir={folder}",
         f"--protocol={protocol}",
         f"--output_dir={output_dir}",
-        *(f"--lpips_weights={path}" for path in _LPIPS_WEIGHTS.value),
+        f"--lpips_weights={','.join(_LPIPS_WEIGHTS.value)}",
     )
 
 
@@ -249,6 +335,7 @@ def _is_scored(
         return (
             known["settings"]["discriminator_steps"]
             == checkpoint.step_of(run, "best")
+            and known["versions"]["medgan_tf"] == medgan_tf.__version__
             and known["settings"]["data_fingerprint"] == run.data["fingerprint"]
             and known["protocol"] == now.described()
             and num_computed == min(len(_LPIPS_WEIGHTS.value), len(weighted))
@@ -258,7 +345,7 @@ def _is_scored(
 
 
 def _evaluate_other(
-    other: _Other, workdir: pathlib.Path, protocol: str
+    other: studies.Elsewhere, workdir: pathlib.Path, protocol: str
 ) -> None:
     """Scores a folder each time, as nobody knows what happened to it."""
     _run.command(
@@ -268,98 +355,12 @@ def _evaluate_other(
         f"--method_name={other.label}",
         f"--protocol={protocol}",
         f"--output_dir={_scores(workdir / other.name, protocol)}",
-        *(f"--lpips_weights={path}" for path in _LPIPS_WEIGHTS.value),
+        f"--lpips_weights={','.join(_LPIPS_WEIGHTS.value)}",
     )
 
 
 def _scores(folder: pathlib.Path, protocol: str) -> pathlib.Path:
     return folder / f"test_{protocol}"
-
-
-def _pictures(
-    name: str,
-    rows: Sequence[studies.Variant | _Other],
-    found: Sequence[results.Result],
-    workdir: pathlib.Path,
-) -> list[tuple[bytes, str]]:
-    """Slices of median and of lowest SSIM, with every method's image."""
-    import tqdm
-
-    from medgan_tf.evaluation import grid, results
-    from medgan_tf.training import checkpoint
-
-    ssim = results.mean_ssim(found)
-    median = results.choose_median(ssim)
-    worst = results.choose_worst(ssim)
-    # Those of this program come first.
-    run = checkpoint.load_run(workdir / rows[0].name)
-    shown = {
-        row.label: _translated(row, run, workdir, {**median, **worst})
-        for row in tqdm.tqdm(rows, unit="method", desc=name)
-    }
-
-    def picture(chosen) -> bytes:
-        return grid.draw(
-            {
-                label: [one for one in them if _key(one) in chosen]
-                for label, them in shown.items()
-            },
-            run.restored_task(),
-        )
-
-    return [
-        (
-            picture(median),
-            "Of each patient the slice of median SSIM (mean over the "
-            "methods); below each image its error, on one scale for all.",
-        ),
-        (
-            picture(worst),
-            "The five worst slices by SSIM (mean over the methods), none "
-            "next to another.",
-        ),
-    ]
-
-
-def _translated(
-    row: studies.Variant | _Other,
-    first: checkpoint.Run,
-    workdir: pathlib.Path,
-    chosen: dict,
-) -> list[examples.Example]:
-    """The chosen slices as one method translates them."""
-    import tensorflow as tf
-
-    from medgan_tf.data import records
-    from medgan_tf.evaluation import elsewhere, elsewhere_files, examples
-    from medgan_tf.training import checkpoint
-
-    dataset = records.open_dataset(first.data["folder"])
-    if isinstance(row, _Other):
-        needed = elsewhere_files.wanted(dataset.samples("test"))
-        of_interest = (s for s in dataset.samples("test") if _key(s) in chosen)
-        return examples.translate_chosen(
-            elsewhere.attach(
-                of_interest,
-                elsewhere_files.slices(row.folder, needed),
-                first.restored_task().target,
-            ),
-            elsewhere.translate,
-            chosen,
-        )
-    run = checkpoint.load_run(workdir / row.name)
-    # Where the generator draws, it draws the same each time.
-    tf.keras.utils.set_random_seed(run.config.seed)
-    generator, _ = checkpoint.load_generator(run, "best")
-    return examples.translate_chosen(
-        dataset.samples("test"),
-        tf.function(generator, reduce_retracing=True),
-        chosen,
-    )
-
-
-def _key(one: examples.Example | sample.Sample) -> tuple[str, str, int]:
-    return one.patient, one.study, one.slice_index
 
 
 def run() -> None:

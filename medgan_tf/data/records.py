@@ -64,6 +64,15 @@ class Dataset:
         """Names of the patients of a split."""
         return self.info["splits"][split]["patients"]
 
+    def patients_beside(self, split: str) -> list[str]:
+        """Names of the patients of the other splits."""
+        return [
+            patient
+            for other in self.info["splits"]
+            if other != split
+            for patient in self.patients(other)
+        ]
+
     def samples(self, split: str):
         """Yields every `Sample` of a split in the order it was stored."""
         records = tf.data.TFRecordDataset(self.shards(split), COMPRESSION)

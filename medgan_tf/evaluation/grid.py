@@ -25,7 +25,9 @@ LABEL_CHARACTERS = 20
 
 
 def draw(
-    shown: Mapping[str, Sequence[examples.Example]], task: tasks.Task
+    shown: Mapping[str, Sequence[examples.Example]],
+    task: tasks.Task,
+    limit: float | None = None,
 ) -> bytes:
     """Draws the source, each method's image and the target, and the errors.
 
@@ -37,6 +39,7 @@ def draw(
       shown: label of the method -> its examples: the same slices in the same
         order for each, at least one method and one slice.
       task: what was translated.
+      limit: where the colours of the errors end; None: where 99 % of these do.
 
     Returns:
       A PNG file.
@@ -51,7 +54,8 @@ def draw(
             f"got {slices or 'no methods'}."
         )
     rows = list(zip(*shown.values(), strict=True))
-    limit = picture.error_limit([one for row in rows for one in row])
+    if limit is None:
+        limit = picture.error_limit([one for row in rows for one in row])
     heights = [
         IMAGE_WIDTH * picture.relative_height(first) for first, *_ in rows
     ]
@@ -90,7 +94,11 @@ def draw(
             axes = add_axes(column, bottom, its_height)
             axes.imshow(image, **style)
             if row is rows[0]:
-                axes.set_title(_title(column, list(shown), task), fontsize=9)
+                axes.set_title(
+                    _title(column, list(shown), task),
+                    fontsize=9,
+                    parse_math=False,
+                )
             if column == 0:
                 axes.set_ylabel(
                     f"{one.patient} {one.study}\nslice {one.slice_index}",

@@ -34,6 +34,7 @@ b { font-weight: 700; } .warning { color: #9b1c1c; font-weight: 600; }
 img { max-width: 100%; height: auto; }
 figure { margin: .8rem 0; } figcaption { font-size: .9rem; color: #444; }
 @media print { body { margin: 0; max-width: none; font-size: 11px; }
+  .scroll { overflow: visible; } th, td { padding: .15rem .35rem; }
   h2 { break-before: page; } figure, tr { break-inside: avoid; } }
 @page { size: A4 landscape; margin: 12mm; }
 """

@@ -119,6 +119,7 @@ def draw(
         fontsize="large",
         fontweight="bold",
         verticalalignment="center",
+        parse_math=False,
     )
     if is_simulated:
         figure.text(

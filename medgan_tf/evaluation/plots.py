@@ -31,7 +31,9 @@ def patients(panels: Mapping[str, Patients]) -> bytes:
 
     def draw(axes, found: Patients) -> None:
         _lines(axes, range(len(found)), found)
-        axes.set_xticks(range(len(found)), list(found), fontsize=7)
+        axes.set_xticks(
+            range(len(found)), list(found), fontsize=7, parse_math=False
+        )
         axes.tick_params(axis="x", rotation=30)
 
     return _panels(panels, draw)

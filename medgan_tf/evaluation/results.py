@@ -20,7 +20,7 @@ SCORES_FILE = "scores.json"
 ROWS_FILE = "scores.csv"
 # Of slices shown as the worst, in one study; neighbours are too much alike.
 LEAST_DISTANCE = 5
-_SAME = ("task", "split", "data_fingerprint", "unit")
+_SAME = ("task", "split", "data_fingerprint", "unit", "lpips_weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def check_comparable(results: Sequence[Result]) -> None:
     first = results[0]
     for other in results[1:]:
         for key in _SAME:
-            a, b = (one.scores["settings"][key] for one in (first, other))
+            a, b = (one.scores["settings"].get(key) for one in (first, other))
             if a != b:
                 raise errors.refusal(
                     f"{other.folder} and {first.folder}",

@@ -7,6 +7,7 @@ share is trained once.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Iterable, Sequence
 
 from medgan_tf import methods
@@ -39,6 +40,21 @@ class Variant:
         return methods.override(
             methods.METHODS[self.method], list(self.settings)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """A method whose images another program made.
+
+    Attributes:
+      name: of the folder with its scores.
+      label: for people.
+      folder: with a file for each slice.
+    """
+
+    name: str
+    label: str
+    folder: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +93,7 @@ def study(
     *,
     u_blocks: Sequence[int] = SEVEN,
     curve_method: str = "pix2pix",
+    more: Sequence[str] = (),
 ) -> Study:
     """The study of that name.
 
@@ -86,6 +103,7 @@ def study(
         those of one method.
       u_blocks: how many U-blocks the variants of the curve have.
       curve_method: whose generator they are. Appendix A trains pix2pix.
+      more: methods that are put before those of a table.
 
     Raises:
       ValueError: a setting is wrong, or names a method that is none.
@@ -98,6 +116,12 @@ def study(
         ]
     else:
         names, title = _TABLES[name]
+        if unknown := [one for one in more if one not in methods.METHODS]:
+            raise ValueError(
+                f"no method {unknown[0]!r}; methods are "
+                f"{', '.join(methods.METHODS)}."
+            )
+        names = tuple(dict.fromkeys((*more, *names)))
         variants = [
             Variant(
                 method,

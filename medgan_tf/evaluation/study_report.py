@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -71,19 +72,16 @@ def read_training(workdir: str | os.PathLike) -> Training:
     workdir = pathlib.Path(workdir)
     try:
         run = json.loads((workdir / "run.json").read_text())
-        lines = [
-            json.loads(line)
-            for line in (workdir / "metrics.jsonl").read_text().splitlines()
-        ]
+        lines = _lines(workdir / "metrics.jsonl")
         settings = {**run["method"], **run["config"]}
+        settings["steps trained"] = max(lines)
         shares = [
             {
                 key.removeprefix("share/"): value
                 for key, value in line.items()
                 if key.startswith("share/")
             }
-            for line in lines
-            if line["split"] == "train"
+            for _, line in sorted(lines.items())
         ]
         last = shares[-max(1, len(shares) // 4) :]
         return Training(
@@ -98,6 +96,20 @@ def read_training(workdir: str | os.PathLike) -> Training:
             f"{workdir}: run.json and metrics.jsonl cannot be read "
             f"({str(error).splitlines()[0]}); train again."
         ) from error
+
+
+def _lines(path: pathlib.Path) -> dict[int, dict]:
+    """Step -> what was logged of training, the last time it was taken.
+
+    A line that a crash cut off is passed over: the run went back behind it.
+    """
+    found = {}
+    for text in path.read_text().splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            line = json.loads(text)
+            if line["split"] == "train":
+                found[int(line["step"])] = line
+    return found
 
 
 def write(
@@ -224,8 +236,9 @@ def _scores(
         metrics,
         columns,
         [(label, image != "translated") for _, image, label in lines],
-        f"Mean over {patients} patients; below it the standard deviation and "
-        "the 95 % interval over patients, where there is one. Bold: best of "
+        f"Mean over {patients} patient{'s' * (patients > 1)}; below it the "
+        "standard deviation and the 95 % interval over patients, where there "
+        "is one. Bold: best of "
         f"the methods. *: differs from {label}, p < {statistics.SIGNIFICANT} "
         "(Wilcoxon signed-rank over patients, Holm-corrected for the methods "
         "compared).",
@@ -241,7 +254,13 @@ def _changes(study: studies.Study) -> list[str]:
     ]
     words = [f"all methods: {', '.join(for_all)}"] if for_all else []
     for variant in study.variants:
-        if own := [one for one in variant.settings if one not in for_all]:
+        own = [
+            one
+            for one in variant.settings
+            if one not in for_all
+            and not (study.curve and one.startswith("num_u_blocks="))
+        ]
+        if own:
             words.append(f"{variant.label}: {', '.join(own)}")
     text = f"Other than in the paper, {'; '.join(words)}."
     return [page.paragraph(text)] if words else []
@@ -286,12 +305,17 @@ def _score_cell(
     """A mean over patients with its spread."""
     described = one.scores["statistics"][metric]["images"].get(image)
     small = ()
-    if described and described["sd"] is not None:
-        (sd,) = _texts([described["sd"]], like)
-        small = (f"± {sd}",)
-        if described["low"] is not None:
-            ends = _texts([described["low"], described["high"]], like)
-            small += (" to ".join(ends),)
+    sd = one.images[image]["patient_sd"][metric]
+    if sd is not None:
+        small = (f"± {_texts([sd], like)[0]}",)
+    if described and described["low"] is not None:
+        ends = _texts([described["low"], described["high"]], like)
+        small += (" to ".join(ends),)
+    patients = one.images[image]["per_patient"].values()
+    num_left = sum(row[metric] is not None for row in patients)
+    if num_left < len(patients):
+        # Others may have been asked more patients: no fair comparison.
+        small += (f"{num_left} of {len(patients)} patients",)
     return page.Cell(
         text,
         small,
@@ -371,7 +395,10 @@ def _plots(study: studies.Study, found: Sequence[results.Result]) -> list[str]:
         if metric not in metrics:
             continue
         values = {
-            one.name: one.images["translated"]["per_patient"] for one in found
+            one.name if study.curve else one.label: one.images["translated"][
+                "per_patient"
+            ]
+            for one in found
         }
         table = {
             name: {patient: row[metric] for patient, row in patients.items()}
@@ -443,7 +470,7 @@ def _comparisons(
             f"Difference to {label[reference]}: mean over patients, its 95 % "
             "interval where there is one, r (matched-pairs rank-biserial "
             "correlation) and p (Wilcoxon signed-rank, Holm-corrected for "
-            f"{len(names)} comparisons).",
+            f"{len(names)} comparison{'s' * (len(names) > 1)}).",
         ),
         *(page.paragraph(f"{note}.") for note in sorted(notes) if note),
     ]
@@ -456,9 +483,8 @@ def _comparison_cell(
     small = ()
     if one.low is not None:
         small = (" to ".join(_texts([one.low, one.high], like)),)
-    return page.Cell(
-        text, (*small, f"r {one.rank_biserial:.2f}, p {one.p_holm:.3f}")
-    )
+    p = f"p {one.p_holm:.3f}" if one.p_holm >= 0.001 else "p < 0.001"
+    return page.Cell(text, (*small, f"r {one.rank_biserial:.2f}, {p}"))
 
 
 def _protocol(first: results.Result) -> list[str]:
@@ -517,7 +543,20 @@ def _shares(section: Section) -> list[str]:
 
 def _settings(section: Section) -> list[str]:
     """What the variants have in common, and what each has of its own."""
-    trained = [section.trainings[v.name] for v in section.study.variants]
+    step_of = {
+        one.name: one.scores["settings"]["discriminator_steps"]
+        for one in section.results["paper"]
+    }
+    trained = [
+        dataclasses.replace(
+            section.trainings[v.name],
+            settings={
+                **section.trainings[v.name].settings,
+                "step that is scored": step_of[v.name],
+            },
+        )
+        for v in section.study.variants
+    ]
     names = list(trained[0].settings)
     common = {
         name: trained[0].settings[name]

@@ -40,8 +40,13 @@ class Summaries:
         for name, value in values.items():
             line[name] = value if math.isfinite(value) else None
         try:
-            with open(self._folder / "metrics.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
+            with open(self._folder / "metrics.jsonl", "ab+") as file:
+                if file.tell():
+                    # A crash may have cut the last line off.
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
+                file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise errors.ResourceError(
                 f"{self._folder}/metrics.jsonl cannot be written "

@@ -188,7 +188,13 @@ def test_shares_are_those_of_the_first_step_and_of_the_last_quarter(tmp_path):
     )
     found = study_report.read_training(tmp_path)
     assert found.shares["l1"] == (0.9, pytest.approx(0.2))
-    assert found.settings == {"l1": 1.0, "seed": 0}
+    assert found.settings == {"l1": 1.0, "seed": 0, "steps trained": 7}
+    # A run that a crash broke off took step 7 again.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('\n{"split": "train", "ste\n')
+        file.write('{"split": "train", "step": 7, "share/l1": 0.2}\n')
+    found = study_report.read_training(tmp_path)
+    assert found.shares["l1"] == (0.9, pytest.approx(0.25))
     (tmp_path / "metrics.jsonl").write_text("{")
     with pytest.raises(errors.ArtefactError, match="train again"):
         study_report.read_training(tmp_path)
