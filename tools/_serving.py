@@ -174,7 +174,7 @@ def _slice_for(case: dict, model: pathlib.Path) -> tuple[str, dict]:
         ].items()
     }
     values = (source * 6000).astype(np.uint16)
-    scale = inputs.get("source_scale", np.float32([]))
+    scale = np.full(len(predict.scaled_channels(task)), 10, np.float32)
     makers = {
         "source": lambda: source[None].astype(np.float32),
         "png_bytes": lambda: np.array(
