@@ -22,6 +22,7 @@ COMMANDS = (
     "export",
     "predict",
     "mumap",
+    "serve",
     "reproduce",
     "benchmark",
     "convert_lpips",
@@ -73,6 +74,7 @@ setuptools.setup(
         "beam": ["apache-beam>=2.77", "google-crc32c"],
         # Versions below were never tried.
         "onnx": ["tf2onnx>=1.17", "onnx>=1.21", "onnxruntime"],
+        "serve": ["kserve>=0.21,<0.22"],
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
         "dev": ["pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"],
     },
