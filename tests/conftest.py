@@ -2,10 +2,21 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+def pytest_configure():
+    """Lets Ctrl-C reach what the tests start.
+
+    Because a shell starts what it puts into the background with SIGINT
+    ignored, which is inherited.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
