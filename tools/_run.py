@@ -82,7 +82,11 @@ def run(
 
     def parse(argv: list[str]) -> list[str]:
         if any(argument in _HELP_FLAGS for argument in argv[1:]):
-            print(_help_text(program, module, positional))
+            try:
+                print(_help_text(program, module, positional), flush=True)
+            except BrokenPipeError:
+                # `head` has read what it wants.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         try:
             arguments = flags.FLAGS(argv)[1:]

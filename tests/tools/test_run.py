@@ -1,6 +1,7 @@
 """A script answers a mistake with one line and the documented exit code."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -237,3 +238,17 @@ def test_help_comes_at_once(script):
     script("--help")
     # The aim is 0.5 s; three times that, because a busy machine is slow.
     assert time.perf_counter() - start < 1.5
+
+
+def test_help_whose_reader_stops_early_ends_without_a_word():
+    tool = pathlib.Path(__file__).parents[2] / "tools" / "export.py"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, tool, "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
