@@ -215,7 +215,7 @@ def _check_files(
 ) -> None:
     """Tells what is missing now, not after hours of training."""
     from medgan_tf.data import records
-    from medgan_tf.evaluation import compare, elsewhere_files, lpips
+    from medgan_tf.evaluation import compare, elsewhere_files
     from medgan_tf.models import vgg19
     from medgan_tf.training import checkpoint, runtime
 
@@ -223,8 +223,7 @@ def _check_files(
     for variant in variants.values():
         if layers := variant.resolved().vgg_layers:
             vgg19.VGG19Features(layers, config.vgg_weights)
-    for path in _LPIPS_WEIGHTS.value:
-        lpips.load(path)
+    _lpips_sources()
     if not _training.DATA_DIR.value:
         return
     dataset = records.open_dataset(_training.DATA_DIR.value)
@@ -326,22 +325,24 @@ def _is_scored(
     now = protocols.of_task(protocol, run.restored_task())
     try:
         known = json.loads(scores.read_text())
-        weighted = {
-            name
-            for name, measure in now.measures.items()
-            if measure.metric.function is None
-        }
-        num_computed = len(weighted - set(known["not_computed"]))
         return (
             known["settings"]["discriminator_steps"]
             == checkpoint.step_of(run, "best")
             and known["versions"]["medgan_tf"] == medgan_tf.__version__
             and known["settings"]["data_fingerprint"] == run.data["fingerprint"]
             and known["protocol"] == now.described()
-            and num_computed == min(len(_LPIPS_WEIGHTS.value), len(weighted))
+            and known["settings"]["lpips_weights"] == _lpips_sources()
         )
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def _lpips_sources() -> dict[str, str]:
+    """What evaluate.py notes of the weights of LPIPS."""
+    from medgan_tf.evaluation import lpips
+
+    models = map(lpips.load, _LPIPS_WEIGHTS.value)
+    return {f"lpips_{model.network}": model.source for model in models}
 
 
 def _evaluate_other(

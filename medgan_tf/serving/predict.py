@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 
@@ -24,6 +25,9 @@ from medgan_tf.data import volume as volumes
 
 INFO_FILE = "assets.extra/medgan.json"
 SIGNATURE = "serving_default"
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
+# Where in the graph, which says nothing to a caller.
+_NODES = re.compile(r"\{\{.*?\}\}|\[Op:\w+\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +157,20 @@ def translate_slices(
         while under_way:
             fetch()
     except tf.errors.InvalidArgumentError as error:
-        reason = error.message.splitlines()[0]
         raise errors.DataError(
-            f"The model refuses the slices ({reason}); check the file and its "
-            "unit."
+            f"The model refuses the slices ({in_words(error.message)}); check "
+            "the file and its unit."
         ) from error
     return translated
+
+
+def in_words(message: str) -> str:
+    """What a check in a model's graph says, without the names of its nodes."""
+    found = _ASSERTION.search(message)
+    # Where it happened comes before the last line, the node after it.
+    last_line = message.partition("\n\t [[")[0].strip().splitlines()[-1]
+    text = found.group(1) if found else _NODES.sub(" ", last_line)
+    return " ".join(text.split())[:300]
 
 
 def scales_of(cut: preprocess.CutVolume, task: tasks.Task) -> list[float]:

@@ -7,7 +7,6 @@ than that it did.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,13 +20,6 @@ BATCH = 8
 _LOG = logging.getLogger(__name__)
 # Whose message is for the caller.
 _CALLERS = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
-_ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
-# Where in the graph, which says nothing to a caller.
-_NODES = re.compile(
-    r"Graph execution error:.*?<stack traces unavailable>"
-    r"|\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\]",
-    re.DOTALL,
-)
 
 
 class Served:
@@ -103,18 +95,13 @@ def _called(function, inputs: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
     except tf.errors.OpError as error:
         status = statuses.of_number(error.error_code)
         if status in _CALLERS:
-            raise statuses.RefusedError(status, _said(error.message)) from error
+            raise statuses.RefusedError(
+                status, predict.in_words(error.message)
+            ) from error
         _LOG.exception("The model failed.")
         raise statuses.RefusedError(
             status, "The model failed; the server's log says why."
         ) from error
-
-
-def _said(message: str) -> str:
-    """What a model's check says, without the names of its nodes."""
-    found = _ASSERTION.search(message)
-    text = found.group(1) if found else _NODES.sub(" ", message)
-    return " ".join(text.split())[:300]
 
 
 def _check(inputs: Mapping[str, np.ndarray], described: Mapping) -> None:

@@ -57,7 +57,9 @@ class TrainConfig:
       validate_every: discriminator steps between validations; 0: each epoch.
       validation_slices: at most so many slices, evenly spread, each time.
       best_metric: by which the best checkpoint is chosen: "mae", "ssim",
-        "psnr" or "mse", mean over the validation patients.
+        "psnr" or "mse", mean over the validation patients. Not SSIM unless
+        asked: at batch size 1 the level of the image swings from step to
+        step, which SSIM hardly sees and a user of HU or SUV does.
       patience: stop after so many validations in a row without a better one;
         0: never.
     """

@@ -22,9 +22,6 @@ from medgan_tf.training import checkpoint, runtime, summaries
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
-# Because with Adam at batch size 1 the overall level of the image swings from
-# step to step, which SSIM hardly sees and a user of HU or SUV does.
-
 _log = logging.getLogger(__name__)
 
 

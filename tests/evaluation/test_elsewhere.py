@@ -158,7 +158,11 @@ def test_a_file_that_belongs_to_no_slice_is_refused(tmp_path, name, words):
 def test_patients_of_another_split_are_left_alone(tmp_path):
     write(tmp_path, [*SAMPLES, sample("cem", 0), sample("cem", 0, "b")])
     (tmp_path / ".DS_Store").touch()
-    found_in(tmp_path, SAMPLES, others=["cem"])
+    read = found_in(tmp_path, SAMPLES, others=["cem"])
+    ann = [one for one in SAMPLES if one.patient == "ann"]
+    np.testing.assert_allclose(
+        read(ann), [physical(one) for one in ann], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(

@@ -358,3 +358,15 @@ def test_each_scaled_channel_gets_its_own_volume_s_scale():
     assert scales.tolist() == [[100.0, 300.0]] * 2
     with pytest.raises(errors.DataError, match="2 source images, expected 3"):
         predict.translate_volume(model, sources[:2])
+
+
+def test_what_a_check_in_the_graph_says_is_told_without_its_nodes():
+    @tf.function
+    def checked(image):
+        return tf.debugging.assert_all_finite(image, "source is not finite")
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        checked(tf.constant([np.nan]))
+    words = predict.in_words(caught.value.message)
+    assert words.startswith("source is not finite")
+    assert "node" not in words.lower()
