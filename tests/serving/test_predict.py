@@ -189,8 +189,10 @@ def test_a_full_disk_ends_it_for_all():
 
 
 def test_what_the_graph_refuses_is_told_in_a_line():
+    @tf.function
     def refuse(source, source_scale):
         tf.debugging.assert_less(source, 0.0, "source is above 0")
+        return {"translated": source}
 
     with pytest.raises(errors.DataError, match="refuses .*above 0") as told:
         predict.translate_volume(
