@@ -27,6 +27,12 @@ MANIFEST = flags.DEFINE_string(
 INPUT_DIR = flags.DEFINE_string(
     "input_dir", None, "Folder with a folder for each patient."
 )
+_DATA_ROOT = flags.DEFINE_string(
+    "data_root",
+    None,
+    "Folder that no path of a --manifest and no link may lead out of (default: "
+    "that of the manifest, or --input_dir).",
+)
 _LAYOUT = flags.DEFINE_string(
     "layout", None, "Known layout of --input_dir, see above."
 )
@@ -101,6 +107,10 @@ def check_flags() -> None:
     if MANIFEST.value and INPUT_DIR.value:
         raise errors.UsageError(
             "got --manifest and --input_dir; expected one of them."
+        )
+    if _DATA_ROOT.value and not (MANIFEST.value or INPUT_DIR.value):
+        raise errors.UsageError(
+            "--data_root goes together with --manifest or --input_dir."
         )
     if bool(INPUT_DIR.value) != bool(_TARGET.value or _LAYOUT.value):
         raise errors.UsageError(
@@ -188,7 +198,7 @@ def _studies(task: tasks.Task) -> list:
     from medgan_tf.data import layouts, manifest
 
     if MANIFEST.value:
-        return manifest.read_csv(MANIFEST.value)
+        return manifest.read_csv(MANIFEST.value, _DATA_ROOT.value)
     if _LAYOUT.value:
         if _LAYOUT.value not in layouts.LAYOUTS:
             raise errors.UsageError(
@@ -201,10 +211,15 @@ def _studies(task: tasks.Task) -> list:
             task,
             source="".join(_SOURCE.value),
             target=_TARGET.value or "",
+            data_root=_DATA_ROOT.value,
         )
     if INPUT_DIR.value:
         return manifest.match_globs(
-            INPUT_DIR.value, _SOURCE.value, _TARGET.value, _CT.value
+            INPUT_DIR.value,
+            _SOURCE.value,
+            _TARGET.value,
+            _CT.value,
+            _DATA_ROOT.value,
         )
     return []
 

@@ -11,7 +11,9 @@ Images that another program translated are scored with --translated_dir and
   volumes  PATIENT[_STUDY].nii.gz (or another format, or a folder of DICOM),
            on the voxels of the source; then name the sources again, by the
            flags that prepare_data.py had
-Both in the target's unit, such as HU.
+Both in the target's unit, such as HU. PATIENT and STUDY are the ids of the
+records or, with the --patients_file of prepare_data.py, the patients' names,
+which volumes need.
 
 Examples:
   evaluate.py --workdir=runs/mr_ct
@@ -19,12 +21,15 @@ Examples:
   evaluate.py --translated_dir=theirs --data_dir=data/mr_ct \\
       --method_name='CycleGAN (PyTorch)'
   evaluate.py --translated_dir=theirs --data_dir=data/mr_ct \\
-      --input_dir=study --source='*/MR.nii.gz' --target='*/CT.nii.gz'
+      --input_dir=study --source='*/MR.nii.gz' --target='*/CT.nii.gz' \\
+      --patients_file=data/mr_ct_patients.csv
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +67,12 @@ _PROTOCOL = flags.DEFINE_enum(
     ["paper", "canonical", "synthrad2023", "synthrad2025"],
     "What is computed: per slice as in the paper, or per volume in the body "
     "alone, ours or as the SynthRAD challenges do.",
+)
+_PATIENTS_FILE = flags.DEFINE_string(
+    "patients_file",
+    None,
+    "Who is who in records with ids, as prepare_data.py wrote it: the images "
+    "of --translated_dir are named by the patients' names, not by the ids.",
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
@@ -253,7 +264,8 @@ def _check_flags() -> None:
         )
     is_given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
     if _WORKDIR.value:
-        if wrong := is_given & {"method_name", "task", *_SOURCES, *_KNOWN}:
+        only_there = {"method_name", "patients_file", "task"}
+        if wrong := is_given & {*only_there, *_SOURCES, *_KNOWN}:
             raise errors.UsageError(
                 f"--{min(wrong)} goes together with --translated_dir; a run "
                 "knows what it is and its data."
@@ -309,6 +321,16 @@ def _trained_run() -> _Subject:
             "saw."
         )
 
+    if dataset.info["fingerprint"] != run.data["fingerprint"] and (
+        dataset.info.get("ids_from") != run.data.get("ids_from")
+    ):
+        print(
+            f"The patients of {dataset.folder} have ids of another table than "
+            "those the run was trained on: nobody can tell whether some are "
+            "the same. Prepare both with one --patients_file.",
+            file=sys.stderr,
+        )
+
     def load() -> _Images:
         # Where the generator draws (pix2pix_tf), it draws the same each time.
         tf.keras.utils.set_random_seed(run.config.seed)
@@ -329,7 +351,7 @@ def _trained_run() -> _Subject:
 
 def _made_elsewhere() -> _Subject:
     """Images of another program, for the patients of the records."""
-    from medgan_tf.data import records
+    from medgan_tf.data import pseudonyms, records
     from medgan_tf.evaluation import elsewhere, elsewhere_files
 
     folder = pathlib.Path(_TRANSLATED_DIR.value).absolute()
@@ -339,11 +361,33 @@ def _made_elsewhere() -> _Subject:
         dataset, tasks.TASKS.get(_cohort.TASK.value or task.name, task)
     )
     split = _SPLIT.value
+    table = _PATIENTS_FILE.value and pseudonyms.read(_PATIENTS_FILE.value)
+    if table and table.digest != dataset.info.get("ids_from"):
+        raise errors.refusal(
+            _PATIENTS_FILE.value,
+            "the table of other records",
+            f"that of {dataset.folder}",
+            "give its own, or none where the records hold the names",
+        )
+
+    def named(sample):
+        """With the names that the user knows."""
+        if not table:
+            return sample
+        patient, study = table.behind(sample.patient, sample.study)
+        return dataclasses.replace(sample, patient=patient, study=study)
 
     def load() -> _Images:
-        needed = elsewhere_files.wanted(dataset.samples(split))
+        needed = elsewhere_files.wanted(map(named, dataset.samples(split)))
         others = dataset.patients_beside(split)
+        if table:
+            others = [table.behind(patient)[0] for patient in others]
         if _cohort.MANIFEST.value or _cohort.INPUT_DIR.value:
+            if dataset.info.get("ids_from") and not table:
+                raise errors.UsageError(
+                    f"{dataset.folder} holds ids for the patients' names; "
+                    "volumes need the --patients_file that was written with it."
+                )
             # So that --task need not be given.
             flags.set_default(_cohort.TASK, task.name)
             cohort = _cohort.read()
@@ -363,8 +407,11 @@ def _made_elsewhere() -> _Subject:
         else:
             read = elsewhere_files.slices(folder, needed, others=others)
 
+        def read_named(samples):
+            return read([named(sample) for sample in samples])
+
         def attach(samples, values):
-            return elsewhere.attach(samples, read, task.target, values)
+            return elsewhere.attach(samples, read_named, task.target, values)
 
         return _Images(attach, elsewhere.translate, values=elsewhere.Values())
 

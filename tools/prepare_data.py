@@ -13,6 +13,10 @@ from the target. A volume is a NIfTI, MHA, NRRD, .npy or TIFF file, a folder
 with 16-bit PNG or TIFF slices, or a folder of DICOM files. Broken off, the
 same command goes on where it was.
 
+Records hold ids for the names of patients and studies, but for built-in
+patients; who is who stands in OUTPUT_DIR_patients.csv, for the user alone.
+With --keep_ids, as for public data, they hold the names.
+
 Example:
   prepare_data.py --task=mr_ct --input_dir=study --source='*/MR.nii.gz' \\
       --target='*/CT.nii.gz' --output_dir=data/mr_ct
@@ -34,6 +38,15 @@ flags.adopt_module_key_flags(_cohort)
 flags.mark_flag_as_required("task")
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "New folder for the records.", required=True
+)
+_KEEP_IDS = flags.DEFINE_bool(
+    "keep_ids", False, "Whether records hold the patients' own names."
+)
+_PATIENTS_FILE = flags.DEFINE_string(
+    "patients_file",
+    None,
+    "CSV file of who is who, made or added to: sets that share it share their "
+    "ids (default: OUTPUT_DIR_patients.csv).",
 )
 _TEST = flags.DEFINE_list(
     "test_patients",
@@ -113,8 +126,13 @@ def main(_: list[str]) -> None:
     _run.import_tensorflow()
     import tqdm
 
-    from medgan_tf.data import prepare
+    from medgan_tf.data import prepare, pseudonyms
 
+    patients_file = None
+    if studies and not _KEEP_IDS.value:
+        patients_file = _PATIENTS_FILE.value or pseudonyms.beside(
+            _OUTPUT_DIR.value
+        )
     count = len(studies) or _PHANTOMS.value
     settings = {
         "options": options,
@@ -128,7 +146,12 @@ def main(_: list[str]) -> None:
     try:
         if studies:
             dataset = prepare.prepare(
-                task, studies, _OUTPUT_DIR.value, split=split, **settings
+                task,
+                studies,
+                _OUTPUT_DIR.value,
+                split=split,
+                patients_file=patients_file,
+                **settings,
             )
         else:
             dataset = prepare.prepare_phantoms(
@@ -144,6 +167,8 @@ def main(_: list[str]) -> None:
             )
         raise
     _tell(dataset)
+    if patients_file:
+        print(f"Who is who, to be kept apart from them: {patients_file}")
 
 
 def _tell(dataset) -> None:
@@ -165,6 +190,14 @@ def _tell(dataset) -> None:
 
 def _check_flags() -> None:
     """Refuses flags that do not go together."""
+    if _PATIENTS_FILE.value and (
+        _KEEP_IDS.value
+        or not (_cohort.MANIFEST.value or _cohort.INPUT_DIR.value)
+    ):
+        raise errors.UsageError(
+            "--patients_file is for patients of a --manifest or --input_dir "
+            "who get ids; leave it out, or leave out --keep_ids."
+        )
     if (_TEST.value or _VALIDATION.value) and not (
         _cohort.MANIFEST.value or _cohort.INPUT_DIR.value
     ):

@@ -22,6 +22,7 @@ def find(
     *,
     source: str = "",
     target: str = "",
+    data_root: pathlib.Path | None = None,
 ) -> list[manifest.Study]:
     """The studies of a task in a folder of a known layout.
 
@@ -32,6 +33,7 @@ def find(
       source: narrows what may be the source, where a layout has several; see
         its function.
       target: the same for the target.
+      data_root: the folder that no link may lead out of; None: `folder`.
 
     Raises:
       DataError: the folder holds nothing for the task, or a study has several
@@ -51,7 +53,7 @@ def find(
             f"{' and '.join([*wanted, task.target.name])} in the layout "
             f"{layout}, expected some; check --input_dir and --task."
         )
-    return manifest.checked(studies, str(folder), folder)
+    return manifest.checked(studies, str(folder), folder, data_root)
 
 
 def _synthrad(suffix: str) -> Callable:

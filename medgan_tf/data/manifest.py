@@ -14,6 +14,8 @@ from medgan_tf import errors
 
 COLUMNS = ("patient", "source", "target")
 
+# What breaks a line or steers a terminal, and NUL, which ends a path.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SUFFIXES = re.compile(r"(\.nii)?\.[A-Za-z]{2,4}$")
 
 
@@ -48,19 +50,26 @@ class Study:
         return (*self.sources, self.target, *further)
 
 
-def read_csv(path: str | os.PathLike) -> list[Study]:
+def read_csv(
+    path: str | os.PathLike, data_root: str | os.PathLike | None = None
+) -> list[Study]:
     """Reads a manifest with the columns patient, source and target.
 
-    Paths are relative to the manifest's own folder. An empty source is
-    simulated from the target. Further columns, if there: `source_2`,
-    `source_3` and so on for further channels of the source, `study` where a
-    patient has several, `ct` or `mu_map` for the attenuation of a simulated
-    PET, `split` for the patient's side.
+    Paths are relative to the manifest's own folder, and lie in it. An empty
+    source is simulated from the target. Further columns, if there:
+    `source_2`, `source_3` and so on for further channels of the source,
+    `study` where a patient has several, `ct` or `mu_map` for the attenuation
+    of a simulated PET, `split` for the patient's side.
+
+    Args:
+      path: the CSV file.
+      data_root: the folder that no path may lead out of, be it by `..`, from
+        `/` or by a link; None: the manifest's.
 
     Raises:
       DataError: no such file, a column is missing, a field is empty or one
         too many, a file is named twice, or a path lies in the folder of
-        another patient.
+        another patient or out of `data_root`.
     """
     path = pathlib.Path(path)
     try:
@@ -123,7 +132,7 @@ def read_csv(path: str | os.PathLike) -> list[Study]:
                 path.parent / row["mu_map"] if row.get("mu_map") else None,
             )
         )
-    return checked(studies, str(path), path.parent)
+    return checked(studies, str(path), path.parent, data_root)
 
 
 def _like_a_column(name: str) -> str | None:
@@ -142,6 +151,7 @@ def match_globs(
     sources: Sequence[str],
     target: str,
     ct: str | None = None,
+    data_root: str | os.PathLike | None = None,
 ) -> list[Study]:
     """Puts files together by patterns such as "*/MR_T1_image.nii.gz".
 
@@ -155,10 +165,11 @@ def match_globs(
         the target.
       target: pattern of the target volumes.
       ct: pattern of the CT for the attenuation of a simulated PET, or None.
+      data_root: the folder that no link may lead out of; None: `input_dir`.
 
     Raises:
-      DataError: no folder, no match, or a study with not just one file for
-        each pattern.
+      DataError: no folder, no match, a study with not just one file for each
+        pattern, or a file out of `data_root`.
     """
     folder = pathlib.Path(input_dir)
     check_folder(folder)
@@ -178,7 +189,7 @@ def match_globs(
                     files[last + 1] if ct else None,
                 )
             )
-    return checked(studies, str(folder), folder)
+    return checked(studies, str(folder), folder, data_root)
 
 
 def check_folder(folder: pathlib.Path) -> None:
@@ -252,8 +263,25 @@ def _by_study(
         yield "_".join(below), [files[folder] for files in by_folder]
 
 
-def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
-    """Refuses what cannot be a cohort before any image is read."""
+def checked(
+    studies: list[Study],
+    where: str,
+    top: pathlib.Path,
+    data_root: str | os.PathLike | None = None,
+) -> list[Study]:
+    """Refuses what cannot be a cohort before any image is read.
+
+    Args:
+      studies: what was found.
+      where: names it.
+      top: the folder of all patients.
+      data_root: the folder that holds every file, once links are followed;
+        None: `top`.
+
+    Raises:
+      DataError: as told there.
+    """
+    root = pathlib.Path(data_root or top).resolve()
     if not studies:
         raise errors.DataError(f"{where} names no patient; expected some.")
     names = [(study.patient, study.name) for study in studies]
@@ -265,7 +293,12 @@ def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
             f"{names.count(twice)} times; expected each study once: leave "
             "one, or tell them apart in a column `study`."
         )
-    for text in (*patients, *(str(p) for s in studies for p in s.paths)):
+    paths = (str(path) for study in studies for path in study.paths)
+    for text in (*patients, *(name for _, name in names), *paths):
+        if _CONTROL.search(text):
+            raise errors.DataError(
+                f"{where}: {text!a} holds a control character; rename it."
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -282,6 +315,13 @@ def checked(studies: list[Study], where: str, top: pathlib.Path) -> list[Study]:
                     "does not exist; check the path."
                 )
             resolved = path.resolve()
+            if not resolved.is_relative_to(root):
+                raise errors.DataError(
+                    f"{path}, named in {where} for patient {study.patient}, "
+                    f"is in {resolved.parent}, expected it in {root}; move "
+                    "it there, or name a folder that holds both by "
+                    "--data_root."
+                )
             # Two scans with motion may have one still scan as their target.
             is_shared = path not in study.sources and resolved in targets.get(
                 study.patient, ()

@@ -18,8 +18,15 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import medgan_tf
-from medgan_tf import tasks
-from medgan_tf.data import io, manifest, pairs, preprocess, records
+from medgan_tf import errors, tasks
+from medgan_tf.data import (
+    io,
+    manifest,
+    pairs,
+    preprocess,
+    pseudonyms,
+    records,
+)
 from medgan_tf.data import split as splits
 from medgan_tf.data import workers as processes
 
@@ -32,6 +39,7 @@ def prepare(
     output_dir: str | os.PathLike,
     *,
     split: dict[str, list[str]],
+    patients_file: str | os.PathLike | None = None,
     options: pairs.Options | None = None,
     workers: int = 1,
     start_worker: Callable[[], None] | None = None,
@@ -47,6 +55,9 @@ def prepare(
       output_dir: a new folder. Until all is done, finished shards lie in
         `<output_dir>.incomplete`.
       split: patients by side, as from `split.split_patients`.
+      patients_file: table of who is who; see `pseudonyms`. The records then
+        hold ids, on which the draws of a simulator depend too. None: they
+        hold the names of patients and studies.
       options: see there.
       workers: processes to work with.
       start_worker: what each of them does first; see `workers`.
@@ -56,16 +67,25 @@ def prepare(
         here.
 
     Raises:
-      errors.DataError: a file or a pair is not usable.
-      errors.ResourceError: the folder cannot be written or is in use, or
-        there is too little memory for so many workers.
+      errors.UsageError: the table would lie among the records.
+      errors.DataError: a file, a pair or the table is not usable.
+      errors.ResourceError: the folder or the table cannot be written, the
+        folder is in use, or there is too little memory for so many workers.
     """
     options = options or pairs.Options()
-    side_of = {name: side for side, names in split.items() for name in names}
+    if patients_file is not None:
+        _check_outside(patients_file, output_dir)
     with (
         records.Writer(output_dir, task.name) as writer,
         contextlib.ExitStack() as stack,
     ):
+        ids_from = None
+        if patients_file is not None:
+            # Before the first shard, so that no id is ever without a name.
+            table = pseudonyms.add(patients_file, items)
+            items, split = pseudonyms.hide(items, split, table)
+            ids_from = table.digest
+        side_of = {name: side for side in split for name in split[side]}
         function = functools.partial(
             prepare_shard, task, options, str(writer.work)
         )
@@ -79,7 +99,8 @@ def prepare(
             shard = writer.work / f"{facts['key']}.{records.SHARD_SUFFIX}"
             writer.take(side_of[_patient(item)], shard, facts.pop("shard"))
             found.append((side_of[_patient(item)], facts))
-        return writer.finish(_summary(task, options, items, found))
+        facts = _summary(task, options, items, found)
+        return writer.finish({**facts, "ids_from": ids_from})
 
 
 def prepare_phantoms(
@@ -138,6 +159,18 @@ def prepare_shard(
     unfinished.write_text(json.dumps(facts))
     os.replace(unfinished, note)
     return facts
+
+
+def _check_outside(
+    patients_file: str | os.PathLike, output_dir: str | os.PathLike
+) -> None:
+    """Refuses names where they would be given away with the records."""
+    folder = pathlib.Path(output_dir).resolve()
+    if pathlib.Path(patients_file).resolve().is_relative_to(folder):
+        raise errors.UsageError(
+            f"--patients_file={patients_file} lies in {output_dir}, expected "
+            "it outside: who gets the records must not get the names."
+        )
 
 
 def num_finished(output_dir: str | os.PathLike) -> int:

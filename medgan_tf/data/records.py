@@ -409,6 +409,12 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
             "prepare the data again."
         ) from error
     for shard, num_bytes in shards:
+        # Because `dataset.json` may come from anyone.
+        if shard.parent != folder or ".." in shard.parts[-1:]:
+            raise errors.DataError(
+                f"{path} names the shard {str(shard)!a}, expected a file in "
+                "its own folder; prepare the data again."
+            )
         _check_shard(shard, num_bytes)
     return Dataset(folder, info)
 

@@ -75,7 +75,7 @@ def test_other_columns_quotes_and_the_mark_of_a_spreadsheet_do_no_harm(study):
         (HEADER + 'ann,,"ann/CT.nii\nbob,,bob/CT.nii\n', "cannot be read"),
         (HEADER.encode() + b"\xff\xfe", "cannot be read"),
         (HEADER + "ann,,ann/PET.nii\n", "ann/PET.nii, named in"),
-        (HEADER + "ann,,CT.nii\0\n", "does not exist"),
+        (HEADER + "ann,,CT.nii\0\n", "holds a control character"),
         (HEADER + f"ann,,{'x' * 5000}.nii\n", "does not exist"),
         (HEADER + "ann,,ann/CT.nii\nann,,ann/CT.nii\n", "ann 2 times"),
         (HEADER + "ann,ann/CT.nii,ann/../ann/CT.nii\n", "twice, for ann"),
@@ -98,6 +98,63 @@ def test_a_manifest_that_is_no_cohort_is_refused(study, text, words):
     assert str(path) in refusal(manifest.read_csv, path)
     with pytest.raises(errors.DataError, match=words):
         manifest.read_csv(path)
+
+
+@pytest.fixture
+def outside(study, tmp_path):
+    """A file beside the study, and links to it and to the folder above."""
+    inner = tmp_path / "study"
+    inner.mkdir()
+    for patient in ("ann", "bob"):
+        (tmp_path / patient).rename(inner / patient)
+    (tmp_path / "secret.nii").touch()
+    (inner / "ann" / "link.nii").symlink_to(tmp_path / "secret.nii")
+    (inner / "up").symlink_to(tmp_path)
+    (inner / "ann" / "own.nii").symlink_to(inner / "ann" / "CT.nii")
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../secret.nii", "--data_root"),
+        ("ann/../../secret.nii", "--data_root"),
+        ("../../../../../../../../etc/hostname", "is in /etc, expected it in"),
+        ("/etc/hostname", "is in /etc, expected it in"),
+        ("{top}/secret.nii", "--data_root"),
+        ("ann/link.nii", "--data_root"),
+        ("up/secret.nii", "--data_root"),
+        ("ann/CT.nii\0", "control character"),
+        ('"ann/CT\n.nii"', "control character"),
+        ('"ann/\x1b[2JCT.nii"', "control character"),
+        ("~/secret.nii", "does not exist"),
+        ("$HOME/secret.nii", "does not exist"),
+        ("file:///etc/hostname", "does not exist"),
+        ("..\\\\secret.nii", "does not exist"),
+        ("%2e%2e/secret.nii", "does not exist"),
+    ],
+)
+def test_no_path_leads_out_of_the_folder_of_the_data(outside, name, words):
+    path = outside / "pairs.csv"
+    path.write_text(HEADER + f"ann,,{name.format(top=outside.parent)}\n")
+    message = refusal(manifest.read_csv, path)
+    assert words in message and message.isprintable(), message
+
+
+def test_a_link_within_the_data_and_a_wider_root_are_used(outside):
+    path = outside / "pairs.csv"
+    path.write_text(HEADER + "ann,,ann/own.nii\nbob,,../secret.nii\n")
+    with pytest.raises(errors.DataError, match="secret"):
+        manifest.read_csv(path)
+    assert len(manifest.read_csv(path, outside.parent)) == 2
+
+
+def test_no_link_that_a_pattern_finds_leads_out(outside):
+    with pytest.raises(errors.DataError, match="link.nii.*--data_root"):
+        manifest.match_globs(outside, [], "ann/link.nii")
+    assert manifest.match_globs(
+        outside, [], "ann/link.nii", data_root=outside.parent
+    )
 
 
 def test_a_manifest_that_is_not_there_is_named(tmp_path):

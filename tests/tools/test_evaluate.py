@@ -99,6 +99,7 @@ SOURCES = (
     "--source=*/MR.nii.gz",
     "--target=*/CT.nii.gz",
 )
+NAMED = "--patients_file=data_patients.csv"
 
 
 def rows_of(folder):
@@ -118,7 +119,7 @@ def test_the_translation_of_a_run_has_the_same_scores_from_a_folder(place):
     for sample in records.open_dataset(place / "data").samples("test"):
         translated = generator(sample.source[None]).numpy()[0, ..., 0]
         np.save(
-            slices / f"cem_{sample.slice_index}.npy",
+            slices / f"{sample.patient}_{sample.slice_index}.npy",
             preprocess.denormalise(translated, sample.target_window),
         )
     call("export.py", "--workdir=run", "--output_dir=model", cwd=place)
@@ -132,7 +133,12 @@ def test_the_translation_of_a_run_has_the_same_scores_from_a_folder(place):
     common = ("--data_dir=data", "--method_name=Theirs")
     shown = call("evaluate.py", "--translated_dir=slices", *common, cwd=place)
     call(
-        "evaluate.py", "--translated_dir=volumes", *common, *SOURCES, cwd=place
+        "evaluate.py",
+        "--translated_dir=volumes",
+        *common,
+        *SOURCES,
+        NAMED,
+        cwd=place,
     )
 
     own = rows_of(place / "run" / "test_best")
@@ -175,6 +181,7 @@ def test_volumes_are_scored_by_a_protocol_of_volumes(place):
         "--data_dir=data",
         "--protocol=synthrad2023",
         *SOURCES,
+        NAMED,
         cwd=place,
     )
     *_, row = rows_of(place / "targets_test_synthrad2023")
@@ -190,3 +197,12 @@ def test_volumes_are_scored_by_a_protocol_of_volumes(place):
         code=3,
     )
     assert "--manifest or --input_dir" in message
+    message = call(
+        "evaluate.py",
+        "--translated_dir=targets",
+        "--data_dir=data",
+        *SOURCES,
+        cwd=place,
+        code=1,
+    )
+    assert "--patients_file" in message

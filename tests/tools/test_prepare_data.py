@@ -1,5 +1,6 @@
 """prepare_data.py answers a mistake in one line and leaves nothing behind."""
 
+import csv
 import json
 import os
 import pathlib
@@ -82,6 +83,8 @@ def assert_refused(done, folder, exit_code, *words):
         (["--task=mr_ct", "--source=*.nii"], 1, "--source and --ct go"),
         (["--task=mr_ct", "--test_patients=ann"], 1, "--test_patients and"),
         (["--task=mr_ct", "--num_phantoms=2"], 1, "--num_phantoms=2"),
+        (["--task=mr_ct", "--patients_file=who.csv"], 1, "--patients_file is"),
+        (["--task=mr_ct", "--data_root=."], 1, "--data_root goes together"),
         (["--task=mr_ct", "--manifest=no.csv"], 3, "no.csv cannot be read"),
         (["--task=mr_ct", "--input_dir=no", "--target=*"], 3, "not a folder"),
     ],
@@ -135,6 +138,8 @@ def test_an_image_that_is_refused_is_told_and_the_others_are_kept(
         f"--input_dir={study}",
         "--source=*/MR.nii",
         "--target=*/CT.nii",
+        # So that the last one is the one that is refused.
+        "--keep_ids",
     )
     *_, kept, line = done.stderr.splitlines()
     assert kept.startswith("2 of 3 studies are kept in records.incomplete")
@@ -153,6 +158,7 @@ def test_a_study_becomes_records_and_is_summed_up(call, study):
         "--source=*/MR.nii",
         "--target=*/CT.nii",
         "--test_patients=cem",
+        "--keep_ids",
     )
     assert done.returncode == 0, done.stderr
     assert "train: 2 slices of 1 patients" in done.stdout
@@ -173,6 +179,41 @@ def test_a_study_becomes_records_and_is_summed_up(call, study):
     assert again.returncode == 6
     assert again.stderr.count("\n") == 1 and "not empty" in again.stderr
     assert sorted(os.listdir(records)) == before
+
+
+@pytest.mark.slow
+def test_names_become_ids_and_the_table_leads_back(call, study):
+    files = ("--input_dir=" + str(study), "--source=*/MR.nii")
+    common = (*MR_CT, *files, "--target=*/CT.nii", "--test_patients=cem")
+    done = call(*common)
+    assert done.returncode == 0, done.stderr
+    assert "records_patients.csv" in done.stdout
+    table = call.folder / "records_patients.csv"
+    assert table.stat().st_mode & 0o777 == 0o600
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["patient"] for row in rows] == list(PATIENTS)
+    info = json.loads((call.folder / "records/dataset.json").read_text())
+    of_cem = rows[2]["patient_id"]
+    assert info["splits"]["test"]["patients"] == [of_cem]
+    text = (call.folder / "records/dataset.json").read_text()
+    assert not any(f'"{name}"' in text for name in PATIENTS)
+    assert rows[0]["salt"] not in text
+
+    # A second set gets the same ids from the same table, which only grows.
+    before = table.read_bytes()
+    again = call(*common, "--output_dir=more", f"--patients_file={table}")
+    assert again.returncode == 0, again.stderr
+    assert table.read_bytes() == before
+    more = json.loads((call.folder / "more/dataset.json").read_text())
+    assert more["splits"] == info["splits"]
+    assert more["ids_from"] == info["ids_from"]
+    # Without it, there are others.
+    assert call(*common, "--output_dir=other").returncode == 0
+    other = json.loads((call.folder / "other/dataset.json").read_text())
+    assert other["splits"]["test"]["patients"] != [of_cem]
+    inside = call(*common, "--output_dir=x", "--patients_file=x/who.csv")
+    assert inside.returncode == 1 and "expected it outside" in inside.stderr
+    assert not (call.folder / "x").exists()
 
 
 @pytest.mark.slow
