@@ -33,6 +33,13 @@ _SET = flags.DEFINE_multi_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run folder (default: runs/TASK_METHOD)."
 )
+_VERIFY = flags.DEFINE_enum(
+    "verify",
+    "full",
+    ["full", "size"],
+    "What of the records is compared with dataset.json before the first step: "
+    "every byte by SHA-256 (half a gigabyte a second), or the sizes.",
+)
 
 
 def main(_: list[str]) -> None:
@@ -69,6 +76,8 @@ def main(_: list[str]) -> None:
         dataset = records.open_dataset(_training.DATA_DIR.value)
     else:
         dataset = _phantoms(task, pathlib.Path(workdir))
+    if _VERIFY.value == "full":
+        records.check_whole(dataset)
     run = loop.train(
         task,
         method,

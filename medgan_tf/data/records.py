@@ -14,6 +14,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -80,10 +81,7 @@ class Dataset:
             for record in records.as_numpy_iterator():
                 yield decode(record)
         except tf.errors.DataLossError as error:
-            raise errors.DataError(
-                f"{self.folder} holds a damaged {split} record (its checksum "
-                "is wrong); copy the data set again or prepare it again."
-            ) from error
+            raise damage(self, error.message) from error
 
 
 def encode(sample: samples.Sample) -> bytes:
@@ -107,27 +105,55 @@ def encode(sample: samples.Sample) -> bytes:
 
 
 def decode(record: bytes) -> samples.Sample:
-    """The inverse of `encode`."""
-    feature = tf.train.Example.FromString(record).features.feature
-    height, width, channels = feature["shape"].int64_list.value
+    """The inverse of `encode`.
+
+    Raises:
+      DataError: it is no sample; the message names the feature.
+    """
+    try:
+        feature = tf.train.Example.FromString(record).features.feature
+    # A class of protobuf, which is TensorFlow's dependency and not ours.
+    except Exception as error:
+        raise errors.DataError(
+            "A record is no tf.train.Example; prepare the data again."
+        ) from error
+
+    def values(name, kind, count=1):
+        found = getattr(feature[name], kind).value
+        if len(found) != count:
+            raise errors.DataError(
+                f"A record has {len(found)} values of {kind} in its feature "
+                f"{name!r}, expected {count}; it is not of schema version "
+                f"{SCHEMA_VERSION}: prepare the data again."
+            )
+        return found
+
+    height, width, channels = values("shape", "int64_list", 3)
 
     def image(name, dtype, *shape):
-        value = feature[name].bytes_list.value[0]
-        return np.frombuffer(value, dtype).reshape(height, width, *shape)
+        (value,) = values(name, "bytes_list")
+        shape = height, width, *shape
+        if len(value) != math.prod(shape) * np.dtype(dtype).itemsize:
+            raise errors.DataError(
+                f"A record has {len(value)} bytes in its feature {name!r}, "
+                f"expected {' x '.join(map(str, shape))} of {dtype}; prepare "
+                "the data again."
+            )
+        return np.frombuffer(value, dtype).reshape(shape)
 
     patient, study, simulation = (
-        feature[name].bytes_list.value[0].decode() for name in _TEXTS
+        values(name, "bytes_list")[0].decode() for name in _TEXTS
     )
-    ends = feature["source_windows"].float_list.value
+    ends = values("source_windows", "float_list", 2 * channels)
     first, *more = zip(ends[::2], ends[1::2], strict=True)
     return samples.Sample(
         patient,
-        feature["slice_index"].int64_list.value[0],
+        values("slice_index", "int64_list")[0],
         image("source", "<f4", channels),
         image("target", "<f4", 1),
-        image("mask", np.uint8).astype(bool),
+        image("mask", "u1").astype(bool),
         first,
-        tuple(feature["target_window"].float_list.value),
+        tuple(values("target_window", "float_list", 2)),
         study,
         tuple(more),
         simulation,
@@ -374,8 +400,8 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
     """Opens a folder of records and checks that all of it is there.
 
     Raises:
-      DataError: no `dataset.json`, another schema, or a shard that is missing
-        or of another size.
+      DataError: no `dataset.json`, another schema, or a shard that is missing,
+        of another size or of another data set.
     """
     folder = pathlib.Path(folder).absolute()
     path = folder / INFO_FILE
@@ -416,7 +442,59 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
                 "its own folder; prepare the data again."
             )
         _check_shard(shard, num_bytes)
+    if info.get("compression") != COMPRESSION:
+        raise errors.DataError(
+            f"{path} says compression {info.get('compression')!r}, expected "
+            f"{COMPRESSION}; prepare the data again."
+        )
+    _check_listed(folder, [shard.name for shard, _ in shards])
     return Dataset(folder, info)
+
+
+def check_whole(dataset: Dataset) -> None:
+    """Reads every shard: what `open_dataset` cannot tell without.
+
+    Reading takes about a second for a gigabyte.
+
+    Raises:
+      DataError: a shard is not as it was written to the last bit, or does not
+        begin with a record of the schema.
+    """
+    for split in splits.SIDES:
+        for shard in dataset.info["splits"][split]["shards"]:
+            path = dataset.folder / shard["name"]
+            if not is_whole(path, shard):
+                raise errors.DataError(
+                    f"{path} has another SHA-256 than {INFO_FILE} says; copy "
+                    "the data set again or prepare it again."
+                )
+            records = tf.data.TFRecordDataset(str(path), COMPRESSION)
+            try:
+                for record in records.take(1).as_numpy_iterator():
+                    decode(record)
+            except (errors.DataError, tf.errors.OpError) as error:
+                text = getattr(error, "message", None) or str(error)
+                raise errors.DataError(f"{path}: {text}") from error
+
+
+def damage(dataset: Dataset, what: str) -> errors.DataError:
+    """The error for records that turned out damaged while they were read.
+
+    Args:
+      dataset: it is looked for the shards.
+      what: TensorFlow's message, with the place in the shard.
+    """
+    shards = [
+        str(dataset.folder / shard["name"])
+        for split in splits.SIDES
+        for shard in dataset.info["splits"][split]["shards"]
+        if not is_whole(dataset.folder / shard["name"], shard)
+    ]
+    return errors.DataError(
+        f"{', '.join(shards) or dataset.folder}: found a damaged record "
+        f"({what}), expected the data set as it was written; copy it again or "
+        "prepare it again."
+    )
 
 
 def check_task(dataset: Dataset, task: tasks.Task) -> None:
@@ -436,6 +514,20 @@ def check_task(dataset: Dataset, task: tasks.Task) -> None:
             f"{dataset.folder} was prepared when the row of task {task.name} "
             "was another (windows, modalities or simulator); remove it or "
             "prepare the data again."
+        )
+
+
+def _check_listed(folder: pathlib.Path, listed: list[str]) -> None:
+    """Refuses shards that are listed twice, or there but not listed."""
+    there = {path.name for path in folder.glob(f"*.{SHARD_SUFFIX}-*")}
+    extra = sorted(there.difference(listed))
+    twice = sorted(name for name in set(listed) if listed.count(name) > 1)
+    if extra or twice:
+        raise errors.DataError(
+            f"{folder}: found the shards {', '.join(extra + twice)} "
+            f"{'that are not in' if extra else 'twice in'} {INFO_FILE}, "
+            "expected those of one preparation; copy the data set again into "
+            "an empty folder."
         )
 
 

@@ -272,7 +272,8 @@ def test_a_flipped_bit_is_found_when_the_record_is_read(dataset):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
-    with pytest.raises(errors.DataError, match="damaged test record"):
+    words = f"{path.name}: found a damaged record"
+    with pytest.raises(errors.DataError, match=words):
         list(records.open_dataset(dataset.folder).samples("test"))
 
 
