@@ -200,6 +200,11 @@ class Method:
         return self.adversarial > 0 or self.uses_discriminator_features
 
     @property
+    def updates_per_step(self) -> int:
+        """Of both networks."""
+        return self.generator_updates + self.uses_discriminator
+
+    @property
     def uses_discriminator_features(self) -> bool:
         """Whether a loss compares hidden layers of the discriminator."""
         return self.perceptual > 0 or self.perceptual_margin > 0

@@ -51,6 +51,11 @@ _HELP = {
     "mse.",
     "patience": "Stop after so many validations in a row without a better one; "
     "0: never.",
+    "on_divergence": "When the training has diverged: warn, stop, or rollback "
+    "to the checkpoint before, with half the learning rate.",
+    "divergence_steps": "Steps in a row after which a sign of divergence is "
+    "told; twice as many are divergence.",
+    "max_skipped_steps": "Stop after so many steps that were not finite.",
 }
 _DEFINE = {
     int: flags.DEFINE_integer,

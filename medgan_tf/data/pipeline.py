@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from medgan_tf import errors
 from medgan_tf.data import records
+from medgan_tf.data import sample as samples
 
 # Shards read at the same time, out of all of them in a new order each epoch.
 CYCLE_LENGTH = 8
@@ -70,11 +71,51 @@ def training_batches(
       num_replicas: of all workers; each element is one replica's share of a
         batch, B being `batch_size / num_replicas`.
     """
-    steps = steps_per_epoch(dataset, batch_size)
     seed = tf.constant(seed, tf.int64)
-    files = dataset.shards("train")
     size = dataset.info["slice_size"]
     channels = dataset.info["source_channels"]
+
+    def parse_and_jitter(index, record):
+        source, target = records.parse_images(record, size, channels)
+        images = tf.concat([source, target], axis=-1)
+        images = jitter(images, tf.stack([seed, index]), jitter_size, flip)
+        return images[..., :channels], images[..., channels:]
+
+    return (
+        _in_order(dataset, batch_size, seed, first_step)
+        .enumerate(first_step * batch_size)
+        .shard(num_workers, worker)
+        .map(
+            parse_and_jitter,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .batch(batch_size // num_replicas, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def slices_of_step(
+    dataset: records.Dataset, step: int, *, batch_size: int, seed: int
+) -> list[samples.Sample]:
+    """What `training_batches` gives in a step, before the jitter.
+
+    Args:
+      dataset: from `records.open_dataset`.
+      step: from 0.
+      batch_size: slices per batch.
+      seed: of the order.
+    """
+    order = _in_order(dataset, batch_size, tf.constant(seed, tf.int64), step)
+    return [records.decode(record.numpy()) for record in order.take(batch_size)]
+
+
+def _in_order(
+    dataset: records.Dataset, batch_size: int, seed: tf.Tensor, first_step: int
+) -> tf.data.Dataset:
+    """Serialized records, epoch after epoch, from a step on."""
+    steps = steps_per_epoch(dataset, batch_size)
+    files = dataset.shards("train")
 
     def epoch_records(epoch):
         # Because Dataset.shuffle mixes TensorFlow's global seed into its own.
@@ -98,26 +139,11 @@ def training_batches(
             .take(steps * batch_size)
         )
 
-    def parse_and_jitter(index, record):
-        source, target = records.parse_images(record, size, channels)
-        images = tf.concat([source, target], axis=-1)
-        images = jitter(images, tf.stack([seed, index]), jitter_size, flip)
-        return images[..., :channels], images[..., channels:]
-
     first_epoch, within = divmod(first_step, steps)
     return (
         tf.data.Dataset.range(first_epoch, tf.int64.max)
         .flat_map(epoch_records)
         .skip(within * batch_size)
-        .enumerate(first_step * batch_size)
-        .shard(num_workers, worker)
-        .map(
-            parse_and_jitter,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .batch(batch_size // num_replicas, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
     )
 
 

@@ -5,7 +5,8 @@ workdir/
   metrics.jsonl        every number that was logged
   train/ validation/   TensorBoard events
   checkpoints/ckpt-N   everything that training changes, the last two; one that
-                       was found damaged is kept as ckpt-N....corrupt
+                       was found damaged is kept as ckpt-N....corrupt, one of
+                       a training that diverged as ckpt-N....diverged
   best/ckpt-N          the generator that validated best, best.json
 """
 
@@ -52,6 +53,7 @@ BEST_FILE = "best.json"
 # Held while a run is trained; the system frees it however the process ends.
 LOCK_FILE = ".lock"
 CORRUPT = ".corrupt"
+DIVERGED = ".diverged"
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +265,7 @@ class Checkpoints:
             if _is_whole(path):
                 _restore(self._state, path)
                 return self._trainer.step
-            _put_aside(path)
+            _put_aside(path, CORRUPT)
             # So that it is not counted among those kept.
             self._manager = self._managed()
             _log.warning(
@@ -282,9 +284,46 @@ class Checkpoints:
     def _managed(self) -> tf.train.CheckpointManager:
         folder = self._run.workdir / "checkpoints"
         _list_anew(folder)
+        config = self._run.config
+        max_to_keep = 2
+        if config.on_divergence == "rollback":
+            # One from before the first sign must be left when it is believed.
+            max_to_keep += -(-2 * config.divergence_steps // config.save_every)
         return tf.train.CheckpointManager(
-            self._state, str(folder), max_to_keep=2
+            self._state, str(folder), max_to_keep=max_to_keep
         )
+
+    def go_back(self, before: int) -> int:
+        """Goes back to the last checkpoint from before a step.
+
+        Later ones are renamed and kept.
+
+        Returns:
+          Its step.
+
+        Raises:
+          errors.DivergedError: there is none.
+        """
+        later = [path for path in self._paths if _step_of(path) >= before]
+        if len(later) == len(self._paths):
+            raise errors.DivergedError(
+                f"{self._run.workdir} holds no checkpoint from before step "
+                f"{before} to go back to; start again in a new folder with a "
+                "lower --set=learning_rate=... or --save_every."
+            )
+        for path in later:
+            _put_aside(path, DIVERGED)
+        self._manager = self._managed()
+        return self.restore()
+
+    @property
+    def last(self) -> str:
+        """The newest checkpoint, for people."""
+        return self._paths[0] if self._paths else "none"
+
+    @property
+    def _paths(self) -> list[str]:
+        return _found(self._run.workdir / "checkpoints")
 
     def save(self, step: int) -> None:
         """Saves everything; the last two checkpoints are kept."""
@@ -369,7 +408,7 @@ def load_generator(
 
 def step_of(run: Run, which: str = "best") -> int:
     """The step of a checkpoint; see `load_generator`."""
-    return int(_path_of(run, which).rsplit("-", 1)[1])
+    return _step_of(_path_of(run, which))
 
 
 def _path_of(run: Run, which: str) -> str:
@@ -382,6 +421,10 @@ def _path_of(run: Run, which: str) -> str:
             "validation patients)."
         )
     return found[0]
+
+
+def _step_of(path: str) -> int:
+    return int(path.rsplit("-", 1)[1])
 
 
 def _restore(state: tf.train.Checkpoint, path: str) -> None:
@@ -458,11 +501,11 @@ def _is_whole(path: str) -> bool:
     return True
 
 
-def _put_aside(path: str) -> None:
+def _put_aside(path: str, why: str) -> None:
     folder, name = os.path.split(path)
     for file in pathlib.Path(folder).glob(f"{name}.*"):
-        if not file.name.endswith(CORRUPT):
-            file.rename(file.with_name(file.name + CORRUPT))
+        if not file.name.endswith((CORRUPT, DIVERGED)):
+            file.rename(file.with_name(file.name + why))
 
 
 def _check_same(before: Run, now: Run) -> None:

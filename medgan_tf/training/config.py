@@ -9,6 +9,7 @@ _CHOICES = {
     "xla": ("auto", "on", "off"),
     "best_metric": ("mae", "ssim", "psnr", "mse"),
     "distribute": ("auto", "none", "mirrored", "multiworker"),
+    "on_divergence": ("warn", "stop", "rollback"),
 }
 _LEAST = {
     "epochs": 1,
@@ -24,6 +25,8 @@ _LEAST = {
     "validate_every": 0,
     "validation_slices": 0,
     "patience": 0,
+    "divergence_steps": 1,
+    "max_skipped_steps": 1,
 }
 
 
@@ -62,6 +65,12 @@ class TrainConfig:
         step, which SSIM hardly sees and a user of HU or SUV does.
       patience: stop after so many validations in a row without a better one;
         0: never.
+      on_divergence: what to do when the training has diverged (see
+        `watch.SIGNS`): "warn", "stop", or "rollback" to the checkpoint before
+        and go on at half the learning rate.
+      divergence_steps: a sign is told after so many steps in a row, and taken
+        for divergence after twice as many.
+      max_skipped_steps: stop after so many that were not finite, in all.
     """
 
     epochs: int = 200
@@ -84,6 +93,9 @@ class TrainConfig:
     validation_slices: int = 100
     best_metric: str = "mae"
     patience: int = 0
+    on_divergence: str = "warn"
+    divergence_steps: int = 200
+    max_skipped_steps: int = 100
 
     def __post_init__(self):
         for field, least in _LEAST.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import signal
 import time
@@ -18,7 +17,7 @@ from medgan_tf import errors, methods, tasks
 from medgan_tf.data import pipeline, records
 from medgan_tf.data import sample as samples
 from medgan_tf.evaluation import evaluate, metrics
-from medgan_tf.training import checkpoint, runtime, summaries
+from medgan_tf.training import checkpoint, health, runtime, summaries, watch
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
@@ -56,7 +55,8 @@ def train(
       errors.DataError: the records are of another task or another row of
         it, or too few.
       errors.ArtefactError: the folder holds another run.
-      errors.DivergedError: a loss is not finite.
+      errors.DivergedError: too many steps are not finite, or the training
+        has diverged and `config.on_divergence` says so.
       errors.ResourceError: another process trains in the folder.
       errors.Stopped: a signal came; everything is saved.
     """
@@ -74,6 +74,14 @@ def train(
     config = dataclasses.replace(
         config, precision=runtime.precision(config.precision)
     )
+    if config.on_divergence != "warn" and isinstance(
+        strategy, tf.distribute.MultiWorkerMirroredStrategy
+    ):
+        raise errors.UsageError(
+            f"--on_divergence={config.on_divergence} is decided by the process "
+            "that validates and would leave the others waiting; expected "
+            "--on_divergence=warn with several machines."
+        )
     steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
     num_steps = config.num_steps(steps_per_epoch)
     run = checkpoint.open_run(workdir, task, method, config, dataset)
@@ -128,7 +136,10 @@ def _lead(
         first_step,
     )
     validation = _spread(dataset, "validation", config.validation_slices)
-    shown = (validation or _spread(dataset, "train", 1))[0]
+    some = validation or _spread(dataset, "train", 3)
+    shown = some[len(some) // 2]
+    skips = health.SkippedSteps(trainer, config, dataset)
+    signs = watch.Watch(config.divergence_steps)
     log = summaries.Summaries(run.workdir)
     clock = _Clock()
     with (
@@ -146,9 +157,10 @@ def _lead(
             clock.count(count * config.batch_size)
             is_last = step == num_steps
             if step % config.summary_every == 0 or step == 1 or is_last:
-                values = _finite(terms, step, run)
+                skips.look(step, checkpoints.last)
+                values = {name: float(value) for name, value in terms.items()}
                 with trainer.looking():
-                    saturation = _saturation(trainer, shown)
+                    seen = health.measure(trainer, shown, values)
                 bar.set_postfix_str(
                     " ".join(
                         f"{name} {values[f'{name}_total']:.3g}"
@@ -159,14 +171,39 @@ def _lead(
                 log.scalars(
                     "train",
                     step,
-                    {**_tagged(values), **saturation, **clock.read()},
+                    {
+                        **_tagged(values),
+                        **seen,
+                        **watch.limits(seen),
+                        **skips.counted,
+                        **clock.read(),
+                    },
                 )
+                health.tell(signs.look(step, seen), step)
+                began = signs.diverged_at(step)
+                if began and config.on_divergence == "stop":
+                    raise errors.DivergedError(
+                        f"Step {step}: the training has diverged since step "
+                        f"{began}; the last checkpoint is {checkpoints.last}: "
+                        "start again in a new folder with a lower "
+                        "--set=learning_rate=..."
+                    )
+                if began and config.on_divergence == "rollback":
+                    before, step = (
+                        step,
+                        health.go_back(trainer, checkpoints, began),
+                    )
+                    batches = _batches(dataset, config, strategy, step)
+                    signs = watch.Watch(config.divergence_steps)
+                    bar.update(step - before + count)
+                    continue
             if step % config.image_every == 0 or step == 1 or is_last:
                 with trainer.looking():
                     strip = _strip(trainer, shown)
                 log.strip("validation", step, strip)
             if validation and (step % validate_every == 0 or is_last):
-                _finite(terms, step, run)
+                skips.look(step, checkpoints.last)
+                health.check_finite(trainer, checkpoints, step)
                 with trainer.looking():
                     scores = _validate(trainer, validation)
                 log.scalars(
@@ -184,8 +221,9 @@ def _lead(
             bar.update(count)
             is_last = is_last or is_spent
             if step % config.save_every == 0 or is_last or signals.received:
+                skips.look(step, checkpoints.last)
                 # A checkpoint to go back to must be worth it.
-                _finite(terms, step, run)
+                health.check_finite(trainer, checkpoints, step)
                 checkpoints.save(step)
             if signals.received and not is_last:
                 raise errors.Stopped(
@@ -356,18 +394,6 @@ def _naming_damage(dataset: records.Dataset):
         ) from error
 
 
-def _finite(terms: dict, step: int, run: checkpoint.Run) -> dict[str, float]:
-    values = {name: float(value) for name, value in terms.items()}
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise errors.DivergedError(
-            f"Step {step}: {', '.join(bad)} is not finite; nothing of it is "
-            f"saved in {run.workdir}: start again in a new folder with a "
-            "lower --set=learning_rate=... or --precision=float32."
-        )
-    return values
-
-
 def _tagged(values: dict[str, float]) -> dict[str, float]:
     """TensorBoard tags: each term, its share of the total, probabilities."""
     generator_terms = {
@@ -388,16 +414,6 @@ def _tagged(values: dict[str, float]) -> dict[str, float]:
             f"share/{name}": value / total if total else 0.0
             for name, value in generator_terms.items()
         },
-    }
-
-
-def _saturation(
-    trainer: steps.Trainer, shown: samples.Sample
-) -> dict[str, float]:
-    shares = trainer.saturation(shown.source[None]).numpy()
-    return {
-        f"health/saturated_u_block_{i}": float(share)
-        for i, share in enumerate(shares, start=1)
     }
 
 

@@ -16,13 +16,12 @@ import tensorflow as tf
 from medgan_tf import errors, methods
 from medgan_tf.losses import objective
 from medgan_tf.models import casnet, discriminator, layers, vgg19
-from medgan_tf.training import adam
+from medgan_tf.training import adam, watch
+from medgan_tf.training import skips as skipping
 
 SLICE_SIZE = 256
 _GENERATOR = ("generator",)
 _DISCRIMINATOR = ("discriminator",)
-# |output| above this counts as saturated: the tanh's slope is below 0.02.
-SATURATED_ABOVE = 0.99
 # What a process holds besides arrays: the program, its libraries and graphs.
 # Measured.
 TENSORFLOW_BYTES = 800_000_000
@@ -42,8 +41,10 @@ class Trainer:
       vgg: VGG19Features or None where the method does not use it; frozen.
       generator_optimizer: counts three updates for each discriminator's one.
       discriminator_optimizer: its `iterations` are the steps of a run, but
-        for those that a loss scale skipped.
+        for those that were skipped.
       projection: the spectral projection, or None.
+      skips: counts the steps that had a number which is not finite. Such an
+        update changes nothing.
 
     Args:
       method: the row.
@@ -114,6 +115,8 @@ class Trainer:
             method, self.discriminator, precision
         )
         self._step = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.skips = skipping.Skips()
+        self._pace = tf.Variable(1.0, trainable=False)
         self.projection = None
         if method.spectral_norm == "projection":
             self.projection = layers.SpectralProjection(
@@ -151,6 +154,31 @@ class Trainer:
         return int(self._step.numpy())
 
     @property
+    def pace(self) -> float:
+        """By which the method's learning rate is multiplied."""
+        return float(self._pace.numpy())
+
+    @pace.setter
+    def pace(self, value: float) -> None:
+        self._pace.assign(value)
+
+    @tf.function
+    def is_finite(self) -> tf.Tensor:
+        """Whether all that training has changed is."""
+        return tf.reduce_all(
+            [
+                tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable)))
+                for variable in (
+                    *self.generator.trainable_variables,
+                    *self.discriminator.trainable_variables,
+                    *self.generator_optimizer.variables,
+                    *self.discriminator_optimizer.variables,
+                )
+                if tf.as_dtype(variable.dtype).is_floating
+            ]
+        )
+
+    @property
     def checkpointable(self) -> dict:
         """All that training changes, to be saved and restored together.
 
@@ -163,6 +191,8 @@ class Trainer:
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
             "step": self._step,
+            "skips": self.skips,
+            "pace": self._pace,
         }
         if self.averaged:
             state["averaged"] = named_weights(self.averaged)
@@ -252,25 +282,46 @@ class Trainer:
           `p_translated` that the discriminator gave before its update. The
           last four are absent where there is no adversary.
         """
-        if self.method.learning_rate_decay:
-            self._set_learning_rate()
+        self._set_learning_rate()
         if self.method.update_order == "simultaneous":
             replica_step = self._simultaneous_step
         else:
             replica_step = self._alternating_step
+        before = self._num_updates()
         terms = self._strategy.run(replica_step, (source, target))
+        done = self._num_updates() - before
+        # So that a step without an update leaves everything as it was.
+        tf.cond(done > 0, self._follow_weights, lambda: None)
+        self._step.assign_add(1)
+        self.skips.count(
+            self._step.value(), done < self.method.updates_per_step
+        )
+        return {
+            name: self._strategy.reduce("mean", value, axis=None)
+            for name, value in terms.items()
+        }
+
+    def _num_updates(self) -> tf.Tensor:
+        """Of both networks, so far."""
+        return tf.add_n(
+            [
+                tf.cast(optimizer.iterations, tf.int64)
+                for optimizer in (
+                    self.generator_optimizer,
+                    self.discriminator_optimizer,
+                )
+            ]
+        )
+
+    def _follow_weights(self) -> None:
+        """What comes after the updates of a step, from the weights alone."""
         # Lines 12-13: each weight matrix divided by its spectral norm.
         if self.projection:
             self.projection()
         if self.method.spectral_norm == "reparam":
             self.discriminator.advance(self.method.power_iterations)
-        self._step.assign_add(1)
         if self.averaged:
             self._average()
-        return {
-            name: self._strategy.reduce("mean", value, axis=None)
-            for name, value in terms.items()
-        }
 
     def _alternating_step(self, source, target) -> dict:
         # What depends on the target alone: once per sample.
@@ -296,7 +347,7 @@ class Trainer:
         return tf.stack(
             [
                 tf.reduce_mean(
-                    tf.cast(tf.abs(image) > SATURATED_ABOVE, tf.float32)
+                    tf.cast(tf.abs(image) > watch.SATURATED_ABOVE, tf.float32)
                 )
                 for image in self.translator.stages(source)
             ]
@@ -499,9 +550,11 @@ class Trainer:
         )
 
     def _set_learning_rate(self) -> None:
-        left = tf.cast(self._num_steps - self._step, tf.float32)
-        share = left / (self.method.learning_rate_decay * self._num_steps)
-        rate = self.method.learning_rate * tf.clip_by_value(share, 0.0, 1.0)
+        rate = self.method.learning_rate * self._pace
+        if self.method.learning_rate_decay:
+            left = tf.cast(self._num_steps - self._step, tf.float32)
+            share = left / (self.method.learning_rate_decay * self._num_steps)
+            rate *= tf.clip_by_value(share, 0.0, 1.0)
         for optimizer in (
             self.generator_optimizer,
             self.discriminator_optimizer,
@@ -515,7 +568,7 @@ class Trainer:
         Faster at first, so that the random weights of the start are soon
         forgotten.
         """
-        step = tf.cast(self._step, tf.float32)
+        step = tf.cast(self._step + 1, tf.float32)
         decay = tf.minimum(self.method.averaging, step / (step + 9.0))
         for kept, weight in zip(
             self.averaged.weights, self.generator.weights, strict=True

@@ -170,3 +170,13 @@ def test_flip_mirrors_half_of_the_slices_left_to_right_and_none_if_off():
         mirrored += flipped[0, 0, 1] == 7
     # Binomial, n = 100: within four standard deviations of 50.
     assert 30 <= mirrored <= 70
+
+
+def test_the_slices_of_a_step_can_be_named_afterwards(dataset):
+    settings = {"batch_size": 4, "seed": 5}
+    trained = numbers(take(dataset, 13, **settings, **STILL))
+    # The second step of the first epoch, the third of the third.
+    for step in (1, 12):
+        found = pipeline.slices_of_step(dataset, step, **settings)
+        expected = trained[4 * step : 4 * step + 4]
+        assert [s.slice_index for s in found] == expected

@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 import signal
 
 import numpy as np
@@ -247,26 +248,118 @@ def test_the_best_generator_is_the_one_that_validated_best(whole):
     assert checkpoint.load_generator(run)[1] == best["step"]
 
 
-@pytest.mark.slow
-def test_a_number_that_is_not_finite_ends_the_run_and_is_not_saved(
-    dataset, monkeypatch, tmp_path
-):
+@pytest.fixture
+def spoil(monkeypatch):
+    """Makes the targets of chosen steps (from 1) all NaN, or another value."""
     make = pipeline.training_batches
 
-    def with_hole(*arguments, **settings):
-        def spoil(index, images):
-            hole = tf.where(index == 1, np.float32(np.nan), np.float32(0))
-            return images[0], images[1] + hole
+    def spoil(wanted, value=math.nan):
+        def batches(*arguments, first_step, **settings):
+            def fill(index, images):
+                step = index + first_step + 1
+                is_bad = tf.reduce_any(step == tf.constant(wanted, tf.int64))
+                return images[0], tf.where(is_bad, value, images[1])
 
-        return make(*arguments, **settings).enumerate().map(spoil)
+            stream = make(*arguments, first_step=first_step, **settings)
+            return stream.enumerate().map(fill)
 
-    monkeypatch.setattr(pipeline, "training_batches", with_hole)
-    # Numbers are not logged at step 3, at which the state is to be saved.
-    never = {"summary_every": 99, "image_every": 99, "validate_every": 99}
-    with pytest.raises(errors.DivergedError, match="Step 3: .* not fin") as end:
-        train(PIX2PIX, dataset, tmp_path / "run", save_every=3, **never)
+        monkeypatch.setattr(pipeline, "training_batches", batches)
+
+    return spoil
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_is_left_out_and_told_with_its_slices(
+    dataset, spoil, caplog, tmp_path
+):
+    spoil([2, 5])
+    train(PIX2PIX, dataset, tmp_path / "run")
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "medgan_tf.training.health"
+    ]
+    for step, line in zip((2, 5), told, strict=True):
+        (of_step,) = pipeline.slices_of_step(
+            dataset, step - 1, batch_size=1, seed=SETTINGS["seed"]
+        )
+        assert line == (
+            f"Step {step} was left out, as its gradients are not finite: "
+            f"{of_step.patient} slice {of_step.slice_index}."
+        )
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
+    counts = {row["step"]: row["health/skipped_steps"] for row in rows}
+    assert counts == {1: 0, 2: 1, 4: 1, 6: 2}
+    saved = state(tmp_path / "run", 6)
+    assert all(np.isfinite(array).all() for array in saved.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("holes", "settings", "count"),
+    [
+        ([3, 5], {"max_skipped_steps": 2}, "2 steps were not finite, the last"),
+        (range(3, 99), {"max_steps": 24, "summary_every": 22}, "20 in a row"),
+    ],
+)
+def test_too_many_steps_that_are_not_finite_end_the_run(
+    holes, settings, count, dataset, spoil, tmp_path
+):
+    spoil(list(holes))
+    never = {"image_every": 99, "validate_every": 99, "save_every": 2}
+    with pytest.raises(errors.DivergedError, match=count) as end:
+        train(PIX2PIX, dataset, tmp_path / "run", **{**never, **settings})
     assert end.value.exit_code == 4
-    assert not list((tmp_path / "run" / "checkpoints").glob("ckpt-3*"))
+    last = max((tmp_path / "run" / "checkpoints").glob("ckpt-*.index"))
+    assert str(last.with_suffix("")) in str(end.value)
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_finite_are_not_saved(
+    dataset, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(loop.steps.Trainer, "is_finite", lambda _: False)
+    with pytest.raises(errors.DivergedError, match="checkpoint is none"):
+        train(PIX2PIX, dataset, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*/ckpt-*"))
+
+
+DIVERGING = {
+    "max_steps": 99,
+    "summary_every": 1,
+    "image_every": 999,
+    "validate_every": 999,
+    "divergence_steps": 2,
+}
+
+
+@pytest.mark.slow
+def test_divergence_is_told_and_stops_the_run_where_asked(
+    dataset, caplog, tmp_path
+):
+    # A thousand times the usual: the image is constant from the first step.
+    method = methods.override(PIX2PIX, ["learning_rate=0.3"])
+    settings = {**DIVERGING, "on_divergence": "stop"}
+    with pytest.raises(errors.DivergedError, match="diverged since") as end:
+        train(method, dataset, tmp_path / "run", **settings)
+    assert end.value.exit_code == 4
+    assert "(health/output_spread is past 0.02)" in caplog.text
+
+
+@pytest.mark.slow
+def test_divergence_goes_back_to_the_checkpoint_before_and_slows_down(
+    dataset, spoil, caplog, tmp_path
+):
+    # White targets: the image becomes white, whatever the learning rate.
+    spoil(list(range(5, 99)), value=1.0)
+    method = methods.override(PIX2PIX, ["learning_rate=0.05", "averaging=0"])
+    settings = {**DIVERGING, "on_divergence": "rollback", "save_every": 1}
+    with pytest.raises(errors.DivergedError, match="0.125 of its learning"):
+        train(method, dataset, tmp_path / "run", **settings)
+    paces = re.findall(r"going back to step \d+, at (.+) of", caplog.text)
+    assert paces == ["0.5", "0.25", "0.125"]
+    assert list((tmp_path / "run" / "checkpoints").glob("*.diverged"))
 
 
 def test_records_of_another_task_are_refused(dataset, tmp_path):

@@ -52,6 +52,29 @@ def state(trainer):
     return [np.array(v) for v in variables], terms
 
 
+def all_state(trainer):
+    """Name -> array of all that a checkpoint holds, but for the counters."""
+    found = {
+        f"{name}_{variable.path}": variable.numpy()
+        for name, optimizer in (
+            ("generator", trainer.generator_optimizer),
+            ("discriminator", trainer.discriminator_optimizer),
+        )
+        for variable in optimizer.variables
+    }
+    for network in (
+        trainer.generator,
+        trainer.discriminator,
+        trainer.averaged,
+    ):
+        for variable in network.weights if network else ():
+            found[f"{network.name}/{variable.path}"] = variable.numpy()
+    if trainer.projection:
+        for index, vector in enumerate(trainer.projection.vectors):
+            found[f"u_{index}"] = vector.numpy()
+    return found
+
+
 def assert_same(found, plain, tolerance):
     for ours, theirs in zip(found[0], plain[0], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
@@ -104,6 +127,49 @@ def test_float16_stays_near_and_skips_an_update_that_overflows(plain):
     assert int(optimizer.iterations) == 2
     # The step counts all the same: it is the place in the data.
     assert trainer.step == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings", "options"),
+    [
+        ("medgan_1g", (*SMALL, "averaging=0.9"), {"xla": True}),
+        (
+            "medgan_1g",
+            (*SMALL, "averaging=0.9", "spectral_norm=reparam"),
+            {"accumulate": 2},
+        ),
+        ("medgan_1g", SMALL, {"precision": "mixed_float16"}),
+        ("pix2pix_tf", ("ngf=4", "ndf=4", "dropout=0"), {}),
+    ],
+)
+def test_a_batch_that_is_not_finite_changes_no_weight(name, settings, options):
+    trainer = make(name, settings, **options)
+    source, target = images()
+    trainer.train_step(source, target)
+    before = all_state(trainer)
+    hole = tf.one_hot([7, 9], 256)[:, None, :, None] * np.float32(np.nan)
+    for bad in ((source + hole, target), (source, target + hole)):
+        trainer.train_step(*bad)
+    assert trainer.step == 3
+    assert trainer.skips.steps == [2, 3]
+    assert (int(trainer.skips.total), int(trainer.skips.in_a_row)) == (2, 2)
+    after = all_state(trainer)
+    assert after.keys() == before.keys()
+    changed = {n for n in after if not np.array_equal(after[n], before[n])}
+    # A loss scale is lowered by what overflows.
+    assert all(n.endswith(("dynamic_scale", "step_counter")) for n in changed)
+    trainer.train_step(source, target)
+    assert int(trainer.skips.in_a_row) == 0
+    assert trainer.is_finite()
+
+
+def test_a_weight_that_is_not_finite_is_found():
+    trainer = make("cgan", ("ngf=4", "ndf=4"))
+    assert trainer.is_finite()
+    bias = trainer.generator.trainable_variables[-1]
+    bias.assign(bias * 0 + np.inf)
+    assert not trainer.is_finite()
 
 
 @pytest.mark.slow
@@ -174,6 +240,16 @@ for xla in (False, True):
     test_ways.images = lambda: whole
     test_ways.assert_same(found, plain, 1e-6)
     assert trainer.step == 2
+    before = test_ways.all_state(trainer)
+    # One replica's share is not finite.
+    hole = strategy.experimental_distribute_values_from_function(
+        lambda c: tf.constant([0.0, float("nan")])[c.replica_id_in_sync_group]
+    )
+    source = strategy.run(tf.add, (half[0], hole))
+    trainer.train_step(source, half[1])
+    assert int(trainer.skips.total) == 1
+    for name, kept in test_ways.all_state(trainer).items():
+        test_ways.np.testing.assert_array_equal(kept, before[name])
 print("same")
 """
 
