@@ -13,6 +13,7 @@ import copy
 import datetime
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterable
 
@@ -46,6 +47,17 @@ _COPIED_IF_THERE = (
     "SliceLocation LossyImageCompression LossyImageCompressionRatio "
     "LossyImageCompressionMethod"
 ).split()
+
+# Codes, in which a scanner or a person may yet write anything: other words than
+# these are left out.
+_CODES = {
+    "PatientSex": "[MFO]",
+    "Laterality": "[RL]",
+    "PatientIdentityRemoved": "YES|NO",
+    "TimezoneOffsetFromUTC": r"[+-]\d{4}",
+    "BodyPartExamined": "[A-Z]+",
+    "PositionReferenceIndicator": "[A-Z]+",
+}
 
 # What the output's class must say of how it was acquired: the source's word
 # where it is of the same modality, else this; None is "empty", by the
@@ -326,7 +338,12 @@ def _copy(image: pydicom.Dataset, header, name: str, default) -> None:
     """The source's field if it has a valid one, else the default."""
     value = header.get(name)
     kind = pydicom.datadict.dictionary_VR(name)
-    if value is None or value == "" or not _is_valid(kind, value):
+    if (
+        value is None
+        or value == ""
+        or not _is_valid(kind, value)
+        or not re.fullmatch(_CODES.get(name, ".*"), str(value), re.DOTALL)
+    ):
         value = default
     if value is None and kind == "SQ":
         value = []
