@@ -7,6 +7,7 @@ blocks cost four times as much as a U-block.
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import zipfile
 import zlib
@@ -26,6 +27,38 @@ LAYERS = tuple(
 )
 # Means of blue, green and red (0..255) that the weights were trained with.
 BGR_MEANS = (103.939, 116.779, 123.68)
+# SHA-256 of ImageNet's kernel and bias, float32, little endian, row by row. Of
+# blocks 4 and 5 none is known to us: there Keras's MD5 of its file must do.
+SHA256 = {
+    "block1_conv1": (
+        "c68eefa00d6af917fc28b127b756e48597c25cc11144b38fdf8ea65753c197e1"
+    ),
+    "block1_conv2": (
+        "a0e2bb4fbef5e0ce3d8e2fbc6f903c713c9893a0aa2e26c687b0b5758c6af079"
+    ),
+    "block2_conv1": (
+        "71a6dbaa06d7e454db3e56d6d2eb5f2defd8b60cccd5af5fc8a6b773be1c5aa5"
+    ),
+    "block2_conv2": (
+        "ab1d44f13a37e4af119cc56c7e9a4f8ab4ba281019cb057737d5e2f47dae2268"
+    ),
+    "block3_conv1": (
+        "df21209f6d1a0bfd90a17eb705fbb9b520ece764914a067b0d94cefe99a43318"
+    ),
+    "block3_conv2": (
+        "3b44315d503e5f24957aef369df5e89a1d54fdcbd78e93c93df560d1ff0ba11d"
+    ),
+    "block3_conv3": (
+        "f94ad0c1d2fcb380fe57649a0764a25e7602a436efb8767ce65faf28964f10d0"
+    ),
+    "block3_conv4": (
+        "f0dc43a70868cb7edce398eac3422b45fb93333c2e6c274f89adc969c37791ee"
+    ),
+}
+# Of Keras's file without the classifier; Keras compares it after a download.
+FILE_MD5 = "253f8cb515780f3b799900260a226db6"
+# Before the name of a file, "own:" says that its weights are not ImageNet's.
+OWN = "own:"
 # What numpy.load raises for a file that is cut short, damaged or no .npz at
 # all; TypeError, because an .npy under that name is no context manager.
 _UNREADABLE = (
@@ -54,14 +87,17 @@ class VGG19Features(keras.Model):
         first convolution of each block, as in Section 2.3.
       weights: "imagenet" (Keras downloads them once and checks their hash),
         the path of an .npz with `block1_conv1__kernel` and so on or of
-        Keras's .h5 file, or "random" (seeded; for tests and demonstrations).
+        Keras's .h5 file, each compared with SHA256 or FILE_MD5; "own:" and a
+        path for other weights; or "random" (seeded; for tests and
+        demonstrations).
       seed: of the random weights.
       dtype: of weights and features, such as "bfloat16": frozen weights
         need no float32 copy.
 
     Raises:
       errors.UsageError: an unknown layer name.
-      errors.ArtefactError: weights missing from the file or of wrong shape.
+      errors.ArtefactError: weights missing from the file, of wrong shape or
+        not ImageNet's.
       errors.ResourceError: no file, or no network to fetch the weights.
     """
 
@@ -129,6 +165,8 @@ def _load(convolutions: list[keras.Layer], weights: str) -> None:
     """Sets kernels and biases from what `weights` names."""
     if weights == "random":
         return
+    is_own = weights.startswith(OWN)
+    weights = weights.removeprefix(OWN)
     if weights == "imagenet":
         stored = _imagenet(weights)
     elif not pathlib.Path(weights).is_file():
@@ -137,6 +175,8 @@ def _load(convolutions: list[keras.Layer], weights: str) -> None:
             ".h5 file, imagenet (downloads them) or random (for trying out)."
         )
     elif weights.endswith(".h5"):
+        if not is_own:
+            _check(weights, "MD5", _md5(weights), FILE_MD5)
         stored = _imagenet(weights)
     else:
         stored = _from_npz(weights)
@@ -159,7 +199,36 @@ def _load(convolutions: list[keras.Layer], weights: str) -> None:
                 f"{tuple(convolution.kernel.shape)} and "
                 f"{tuple(convolution.bias.shape)}; it is not VGG-19's."
             )
+        if not is_own and convolution.name in SHA256:
+            where = f"{convolution.name} in {weights}"
+            _check(
+                where,
+                "SHA-256",
+                _sha256(kernel, bias),
+                SHA256[convolution.name],
+            )
         convolution.set_weights([kernel, bias])
+
+
+def _check(where: str, kind: str, found: str, expected: str) -> None:
+    """Refuses weights that were damaged or exchanged."""
+    if found != expected:
+        raise errors.ArtefactError(
+            f"VGG-19 weights: {where} has {kind} {found}, ImageNet's is "
+            f"{expected}; get the file again, or, where the weights are your "
+            f"own, write {OWN} before its name."
+        )
+
+
+def _sha256(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _md5(path: str) -> str:
+    return hashlib.md5(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def _from_npz(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

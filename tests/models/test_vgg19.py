@@ -86,7 +86,7 @@ def looking_glass(tmp_path):
     kernel[1, 1] = np.pad(np.hstack([np.eye(3), -np.eye(3)]), [(0, 0), (0, 58)])
     path = tmp_path / "weights.npz"
     np.savez(path, **layer("block1_conv1", kernel))
-    network = vgg19.VGG19Features(("block1_conv1",), str(path))
+    network = vgg19.VGG19Features(("block1_conv1",), f"own:{path}")
 
     def seen(image):
         features = np.asarray(network(image)["block1_conv1"])
@@ -136,7 +136,9 @@ def test_features_equal_those_of_kerass_own_vgg19(tmp_path):
     path = tmp_path / "vgg19.weights.h5"
     theirs.save_weights(path)
     names = ("block1_conv2", "block3_conv4", "block5_conv1")
-    ours = vgg19.VGG19Features(names, str(path))
+    with pytest.raises(errors.ArtefactError, match="has MD5 .*write own:"):
+        vgg19.VGG19Features(names, str(path))
+    ours = vgg19.VGG19Features(names, f"own:{path}")
     image = tf.random.stateless_uniform([2, 32, 32, 3], [0, 1], -1.0, 1.0)
     expected = keras.Model(
         theirs.input, [theirs.get_layer(name).output for name in names]
@@ -175,6 +177,33 @@ def test_blocks_that_the_real_file_lacks_are_named(shared_data):
     message = r"lacks block4_conv1; it has block1_conv1, .*--set=style_layers"
     with pytest.raises(errors.ArtefactError, match=message):
         vgg19.VGG19Features(("block1_conv1", "block4_conv1"), path)
+
+
+@pytest.mark.shared_data
+def test_one_bit_of_imagenets_weights_is_missed(shared_data, tmp_path):
+    with np.load(shared_data / "vgg19_imagenet_blocks1-3.npz") as stored:
+        arrays = dict(stored)
+    names = [name.removesuffix("__bias") for name in arrays if "bias" in name]
+    assert set(names) == set(vgg19.SHA256)
+    vgg19.VGG19Features(
+        tuple(names), str(shared_data / "vgg19_imagenet_blocks1-3.npz")
+    )
+    arrays["block2_conv1__bias"].view("uint32")[5] ^= 1
+    path = tmp_path / "weights.npz"
+    np.savez(path, **arrays)
+    message = r"block2_conv1 in .*weights.npz has SHA-256 .* 71a6dbaa.*own:"
+    with pytest.raises(errors.ArtefactError, match=message):
+        vgg19.VGG19Features(("block2_conv2",), str(path))
+    vgg19.VGG19Features(("block2_conv2",), f"own:{path}")
+
+
+def test_what_keras_downloads_is_compared_too(monkeypatch):
+    theirs = keras.applications.VGG19(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    monkeypatch.setattr(keras.applications, "VGG19", lambda **_: theirs)
+    with pytest.raises(errors.ArtefactError, match="block1_conv1 in imagenet"):
+        vgg19.VGG19Features(("block1_conv1",), "imagenet")
 
 
 def test_missing_layers_are_named_with_the_way_out(tmp_path):
