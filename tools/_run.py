@@ -41,6 +41,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _HELP_FLAGS = ("--help", "-help", "-h", "-?")
 
+# No room, no room in the user's quota, no room for a file of that size.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 # absl's wording of one line -> ours.
 _REWORDED = (
     (r"^flag --(\w+)=None: .* value other than None\.$", r"--\1 is required"),
@@ -215,8 +218,10 @@ def _what_is_lacking(error: Exception) -> str | None:
     tensorflow = sys.modules.get("tensorflow")
     if isinstance(error, MemoryError):
         return f"out of memory, make the batch or the volume smaller. {error}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in _FULL:
         return f"the disk is full, free some space. {error}"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"{error.filename}: read-only; choose another place."
     if isinstance(error, PermissionError):
         return f"{error.filename}: permission denied; check who may read it."
     if tensorflow and isinstance(

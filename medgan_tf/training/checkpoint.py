@@ -23,6 +23,7 @@ import platform
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 
 import keras
@@ -111,6 +112,7 @@ def open_run(
 
     Raises:
       errors.ArtefactError: the folder holds another run.
+      errors.ResourceError: the folder cannot be written.
     """
     workdir = pathlib.Path(workdir)
     run = Run(
@@ -151,7 +153,30 @@ def open_run(
             f"--workdir={workdir} is not empty and holds no {RUN_FILE}; "
             "expected a new folder or the one of a run: choose another."
         )
+    _try_to_write(workdir)
     return run
+
+
+def _try_to_write(workdir: pathlib.Path) -> None:
+    """Refuses a folder before hours of work go into it; leaves no trace."""
+    missing = [
+        folder
+        for folder in (workdir, *workdir.parents)
+        if not os.path.exists(folder)
+    ]
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise errors.ResourceError(
+            f"--workdir={workdir} cannot be written ({error.strerror}); free "
+            "some space, or choose another folder."
+        ) from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def load_run(workdir: str | os.PathLike) -> Run:
@@ -339,10 +364,11 @@ class Checkpoints:
             if not (value > best if higher_is_better else value < best):
                 return False
         _save(self._best, step)
-        _write_json(
-            self._run.workdir / BEST_FILE,
-            {"step": step, "metric": metric, "value": value},
-        )
+        with _telling_lack(step, self._run.workdir):
+            _write_json(
+                self._run.workdir / BEST_FILE,
+                {"step": step, "metric": metric, "value": value},
+            )
         return True
 
     @property
@@ -442,12 +468,27 @@ def _restore(state: tf.train.Checkpoint, path: str) -> None:
 
 
 def _save(manager: tf.train.CheckpointManager, step: int) -> None:
+    folder = pathlib.Path(manager.directory)
     try:
-        manager.save(checkpoint_number=step)
-    except tf.errors.OpError as error:
+        with _telling_lack(step, folder):
+            manager.save(checkpoint_number=step)
+    except errors.ResourceError:
+        # What it takes may be what others lack.
+        for leftover in folder.glob("ckpt-*_temp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _telling_lack(step: int, folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or error.message
         raise errors.ResourceError(
-            f"Checkpoint of step {step} cannot be saved in "
-            f"{manager.directory} ({error.message}); free some space."
+            f"Checkpoint of step {step} cannot be saved in {folder} "
+            f"({reason}); free some space: the same command goes on from the "
+            "one before."
         ) from error
 
 

@@ -6,11 +6,13 @@ disk without a word.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -39,41 +41,61 @@ class Summaries:
         line = {"step": step, "split": split, "time": round(time.time(), 3)}
         for name, value in values.items():
             line[name] = value if math.isfinite(value) else None
-        try:
-            with open(self._folder / "metrics.jsonl", "ab+") as file:
-                if file.tell():
-                    # A crash may have cut the last line off.
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":
-                        file.write(b"\n")
-                file.write(json.dumps(line).encode() + b"\n")
-        except OSError as error:
-            raise errors.ResourceError(
-                f"{self._folder}/metrics.jsonl cannot be written "
-                f"({error.strerror}); free some space."
-            ) from error
-        with self._writer(split).as_default(step):
+        path = self._folder / "metrics.jsonl"
+        with _telling_lack(path), open(path, "ab+") as file:
+            if file.tell():
+                # A crash may have cut the last line off.
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
+        with self._writing(split, step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
-        self._writer(split).flush()
 
     def strip(self, split: str, step: int, images: list[np.ndarray]) -> None:
-        """Writes images [H, W] in [-1, 1] side by side."""
+        """Writes images [H, W] in [-1, 1] side by side.
+
+        Raises:
+          errors.ResourceError: they cannot be written.
+        """
         strip = (np.concatenate(images, axis=1) + 1) / 2
-        with self._writer(split).as_default(step):
+        with self._writing(split, step):
             tf.summary.image(
                 "samples/source_target_u_blocks", strip[None, ..., None]
             )
-        self._writer(split).flush()
 
     def close(self) -> None:
-        """Closes the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        """Closes the event files.
 
-    def _writer(self, split: str):
-        if split not in self._writers:
-            self._writers[split] = tf.summary.create_file_writer(
-                str(self._folder / split)
-            )
-        return self._writers[split]
+        Raises:
+          errors.ResourceError: they cannot be written.
+        """
+        for split, writer in self._writers.items():
+            with _telling_lack(self._folder / split):
+                writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self, split: str, step: int) -> Iterator[None]:
+        """Inside, what is summarised goes to the events of a split."""
+        folder = self._folder / split
+        with _telling_lack(folder):
+            if split not in self._writers:
+                self._writers[split] = tf.summary.create_file_writer(
+                    str(folder)
+                )
+            with self._writers[split].as_default(step):
+                yield
+            self._writers[split].flush()
+
+
+@contextlib.contextmanager
+def _telling_lack(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or error.message
+        raise errors.ResourceError(
+            f"{path} cannot be written ({' '.join(reason.split())}); free some "
+            "space: the same command goes on from the last checkpoint."
+        ) from error

@@ -1,14 +1,20 @@
 """What the faults are done to: good images, and places without room."""
 
 import contextlib
+import os
 import pathlib
 import resource
+import shutil
 import subprocess
+import sys
 
 import nibabel as nib
 import pytest
 
-from medgan_tf.data import manifest, phantom
+from medgan_tf import tasks
+from medgan_tf.data import manifest, pairs, phantom, records
+
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +38,10 @@ def study(tmp_path, images):
 @contextlib.contextmanager
 def _small_disk(folder: pathlib.Path, num_bytes: int):
     size = f"size={num_bytes}"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)],
-        capture_output=True,
-    )
-    if mounted.returncode == 0:
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    if shutil.which("mount") and not subprocess.call(
+        mount, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ):
         try:
             yield folder
         finally:
@@ -57,3 +62,62 @@ def small_disk(tmp_path):
     folder = tmp_path / "small_disk"
     folder.mkdir()
     return lambda num_bytes: _small_disk(folder, num_bytes)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """Records of MR to CT: two patients of two slices, one to validate on."""
+    task = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
+    folder = tmp_path_factory.mktemp("faults") / "data"
+    with records.Writer(folder, "mr_ct") as writer:
+        for seed, split in enumerate(("train", "train", "validation")):
+            volumes = phantom.patient(
+                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
+            )
+            prepared = pairs.prepare(
+                task,
+                f"patient{seed}",
+                pairs.Images([volumes["MR"]], volumes["CT"]),
+                pairs.Options(),
+            )
+            writer.add(split, prepared.samples)
+        return writer.finish(
+            {
+                "task": "mr_ct",
+                "origin": "phantom",
+                "is_simulated": True,
+                "slice_size": 256,
+                "source_channels": 1,
+                "target_channels": 1,
+                "task_row": tasks.as_stored(task),
+            }
+        )
+
+
+@pytest.fixture
+def child(tmp_path):
+    """A function: starts a tool in a process of its own, with its own TMPDIR.
+
+    Because a TensorFlow that is killed leaves files there.
+    """
+    started = []
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+
+    def start(tool, *arguments, **settings):
+        process = subprocess.Popen(
+            [sys.executable, TOOLS / tool, *map(str, arguments)],
+            env={**os.environ, "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **settings,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        # SIGTERM may be swallowed.
+        process.kill()
+        process.communicate()

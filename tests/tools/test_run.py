@@ -49,6 +49,8 @@ FAULTS = {
     "stopped": errors.Stopped("stopped by SIGTERM, state saved", 143),
     "memory": MemoryError("Unable to allocate 8 TiB"),
     "disk": OSError(errno.ENOSPC, "No space left on device"),
+    "quota": OSError(errno.EDQUOT, "Disk quota exceeded"),
+    "read-only": OSError(errno.EROFS, "Read-only file system", "/cd/x"),
     "device": ResourceExhaustedError(),
     "interrupt": KeyboardInterrupt(),
     "bug": ZeroDivisionError("our fault"),
@@ -178,6 +180,13 @@ def test_a_missing_argument_is_told_by_its_name(script):
             "the disk is full, free some space. "
             "[Errno 28] No space left on device",
         ),
+        (
+            "quota",
+            6,
+            "the disk is full, free some space. "
+            "[Errno 122] Disk quota exceeded",
+        ),
+        ("read-only", 6, "/cd/x: read-only; choose another place."),
         (
             "device",
             6,
