@@ -28,6 +28,10 @@ COMMANDS = (
     "convert_lpips",
 )
 
+# Extras that the tests need too. Versions below the ONNX ones were never tried.
+SERVE = ["kserve>=0.21,<0.22"]
+ONNX = ["tf2onnx>=1.17", "onnx>=1.21", "onnxruntime"]
+
 setuptools.setup(
     name="medgan_tf",
     version=VERSION,
@@ -72,10 +76,15 @@ setuptools.setup(
     ],
     extras_require={
         "beam": ["apache-beam>=2.77", "google-crc32c"],
-        # Versions below were never tried.
-        "onnx": ["tf2onnx>=1.17", "onnx>=1.21", "onnxruntime"],
-        "serve": ["kserve>=0.21,<0.22"],
+        "onnx": ONNX,
+        "serve": SERVE,
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
-        "dev": ["pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"],
+        "dev": [
+            *("pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"),
+            # The stubs of TensorFlow Serving's own clients.
+            f"tensorflow-serving-api{TENSORFLOW}",
+            *SERVE,
+            *ONNX,
+        ],
     },
 )
