@@ -251,6 +251,22 @@ def test_a_place_without_records_is_refused(tmp_path, place):
         records.open_dataset(tmp_path / place)
 
 
+@pytest.mark.parametrize(
+    "name", ["../{}", "/etc/hostname", "sub/{}", "..", "{}/../{}", ""]
+)
+def test_a_shard_outside_the_folder_is_refused(dataset, name):
+    path = dataset.folder / "dataset.json"
+    info = json.loads(path.read_text())
+    (shard,) = info["splits"]["test"]["shards"]
+    (dataset.folder.parent / shard["name"]).write_bytes(
+        (dataset.folder / shard["name"]).read_bytes()
+    )
+    shard["name"] = name.format(*2 * [shard["name"]])
+    path.write_text(json.dumps(info))
+    with pytest.raises(errors.DataError, match="file in its own folder"):
+        records.open_dataset(dataset.folder)
+
+
 def test_a_missing_shard_is_refused(dataset):
     name = dataset.info["splits"]["train"]["shards"][1]["name"]
     (dataset.folder / name).unlink()

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medgan_tf.data import phantom
+from medgan_tf.data import phantom, pseudonyms
 from medgan_tf.evaluation import lpips
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
@@ -114,7 +114,9 @@ def test_from_files_of_patients_to_a_translated_volume(study, tmp_path):
         "target in source's body",
         "translated",
     ]
-    assert {row["patient"] for row in rows} == {"cem"}
+    table = pseudonyms.read(tmp_path / "data_patients.csv")
+    who = {table.behind(row["patient"])[0] for row in rows}
+    assert who == {"cem"}
     scores = json.loads((results / "scores.json").read_text())
     mean = scores["images"]["translated"]["patient_mean"]["mae"]
     found = [float(r["mae"]) for r in rows if r["image"] == "translated"]
