@@ -46,8 +46,11 @@ setuptools.setup(
     # Installed, the scripts are a package of their own; in a checkout they
     # stay where a reader looks for them.
     package_dir={"medgan_tf.tools": "tools"},
-    # The page that serve.py shows.
-    package_data={"medgan_tf.serving": ["static/*"]},
+    # The pages that serve.py and reader_study.py show.
+    package_data={
+        "medgan_tf.serving": ["static/*"],
+        "medgan_tf.reader_study": ["static/*", "templates/*"],
+    },
     entry_points={
         "console_scripts": [
             f"{name}.py = medgan_tf.tools.{name}:run" for name in COMMANDS
@@ -78,6 +81,7 @@ setuptools.setup(
         "beam": ["apache-beam>=2.77", "google-crc32c"],
         "onnx": ONNX,
         "serve": SERVE,
+        "study": ["starlette", "uvicorn", "jinja2>=3.1.6"],
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
         "dev": [
             *("pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"),

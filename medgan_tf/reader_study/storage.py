@@ -199,6 +199,18 @@ def create(
     return tokens
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Finds out before the first reader does that nothing can be stored.
+
+    Raises:
+      ResourceError: it cannot.
+    """
+    with _opened(path) as database:
+        # Something must be written, or no journal is made; it is undone.
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+
+
 def trials(path: str | os.PathLike) -> dict[str, set[str]]:
     """Trial -> its images, of the whole study."""
     found = {}
