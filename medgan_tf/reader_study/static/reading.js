@@ -124,16 +124,21 @@ function place() {
     const half = size[axis] / zoom / 2;
     state[axis] = Math.min(Math.max(state[axis], half), SIDE - half);
   }
+  // A length of that many pixels of the screen. A little more, because the
+  // browser cuts lengths down to a 64th of a pixel.
+  const css = (pixels) => `${(pixels + Math.sign(pixels) * 0.005) / dense}px`;
   for (const { box, canvas } of views) {
-    box.style.width = `${size.x / dense}px`;
-    box.style.height = `${size.y / dense}px`;
-    canvas.style.width = canvas.style.height = `${SIDE * zoom / dense}px`;
+    box.style.width = css(size.x);
+    box.style.height = css(size.y);
+    canvas.style.width = canvas.style.height = css(SIDE * zoom);
+    canvas.style.left = css(Math.round(size.x / 2 - state.x * zoom));
+    canvas.style.top = css(Math.round(size.y / 2 - state.y * zoom));
+    // Where the layout puts it may be between two pixels.
+    box.style.left = box.style.top = "0";
     const corner = box.getBoundingClientRect();
-    const whole = (v) => Math.round(v * dense) / dense;
-    const at = (edge, axis) =>
-      whole(edge + size[axis] / dense / 2 - state[axis] * state.zoom) - edge;
-    canvas.style.left = `${at(corner.left, "x")}px`;
-    canvas.style.top = `${at(corner.top, "y")}px`;
+    const offset = (v) => css(Math.round(v * dense) - v * dense);
+    box.style.left = offset(corner.left);
+    box.style.top = offset(corner.top);
   }
 }
 
@@ -372,6 +377,8 @@ document.addEventListener("keydown", (event) => {
 // ----------------------------------------------------------------------------
 
 new ResizeObserver(place).observe($("#views"));
+// Also when only the size of a pixel changes.
+addEventListener("resize", place);
 place();
 update();
 try {
