@@ -24,6 +24,7 @@ COMMANDS = (
     "mumap",
     "serve",
     "reproduce",
+    "reader_study",
     "benchmark",
     "convert_lpips",
 )
