@@ -19,7 +19,8 @@ import scipy.ndimage
 import tensorflow as tf
 
 from medgan_tf import errors, methods, tasks
-from medgan_tf.serving import predict, saved_model, server, signatures
+from medgan_tf.serving import predict, saved_model, signatures
+from medgan_tf.serving.server import app
 from medgan_tf.tools import _load
 from medgan_tf.training import step as steps
 
@@ -157,7 +158,7 @@ async def _ask_server(
 
 def _slice_for(case: dict, model: pathlib.Path) -> tuple[str, dict]:
     """The model's name, and a slice as the signature takes it."""
-    name, version = server.name_and_version(model)
+    name, version = app.name_and_version(model)
     folder = model if (model / "saved_model.pb").exists() else model / version
     info = json.loads((folder / predict.INFO_FILE).read_text())
     task = tasks.from_stored(info["task_row"])

@@ -54,7 +54,8 @@ def main(_: list[str]) -> None:
     try:
         # Because KServe reads the command line when it is imported.
         sys.argv = arguments[:1]
-        from medgan_tf.serving import served, server, server_desk
+        from medgan_tf.serving.server import app, served
+        from medgan_tf.serving.server import desk as desks
     except ImportError as error:
         raise errors.UsageError(
             f"serve.py needs KServe ({error}); pip install 'medgan_tf[serve]'."
@@ -69,7 +70,7 @@ def main(_: list[str]) -> None:
             f"--model={_MODEL.value} is {model.info['format']}; expected a "
             "SavedModel: export it with --format=savedmodel."
         )
-    name, version = server.name_and_version(pathlib.Path(_MODEL.value))
+    name, version = app.name_and_version(pathlib.Path(_MODEL.value))
     routers = []
     if _PAGE.value:
         from medgan_tf.serving import page
@@ -94,8 +95,8 @@ def main(_: list[str]) -> None:
             flush=True,
         )
 
-    server.serve(
-        server_desk.Desk(answering, name, version),
+    app.serve(
+        desks.Desk(answering, name, version),
         host=_HOST.value,
         port=_PORT.value,
         grpc_port=_GRPC_PORT.value,

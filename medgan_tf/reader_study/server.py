@@ -15,9 +15,8 @@ from collections.abc import Callable
 
 import uvicorn
 
-from medgan_tf import errors
+from medgan_tf import errors, ports
 from medgan_tf.reader_study import application, storage, study
-from medgan_tf import ports
 
 PORT = 8600
 GRACE_SECONDS = 10

@@ -111,10 +111,12 @@ def open_run(
     """A new run, or the same run again; nothing is written yet.
 
     Raises:
-      errors.ArtefactError: the folder holds another run.
+      errors.ArtefactError: the folder holds another run, or a name that
+        TensorFlow cannot read.
       errors.ResourceError: the folder cannot be written.
     """
     workdir = pathlib.Path(workdir)
+    _check_name(workdir)
     run = Run(
         workdir,
         task.name,
@@ -133,6 +135,8 @@ def open_run(
                     "task_row",
                 )
             },
+            # Older records have none.
+            "ids_from": dataset.info.get("ids_from"),
             "train_patients": dataset.patients("train"),
         },
         {
@@ -155,6 +159,15 @@ def open_run(
         )
     _try_to_write(workdir)
     return run
+
+
+def _check_name(workdir: pathlib.Path) -> None:
+    """Refuses a folder in which TensorFlow would not find its files again."""
+    if found := sorted(set(str(workdir)) & set("*?[\\")):
+        raise errors.ArtefactError(
+            f"--workdir={workdir} holds {' '.join(found)}, which TensorFlow "
+            "takes for a pattern of names; rename the folder."
+        )
 
 
 def _try_to_write(workdir: pathlib.Path) -> None:
@@ -183,9 +196,11 @@ def load_run(workdir: str | os.PathLike) -> Run:
     """Reads run.json.
 
     Raises:
-      errors.ArtefactError: there is none, or it cannot be read.
+      errors.ArtefactError: there is none, or it cannot be read, or the folder
+        has a name that TensorFlow cannot read.
     """
     path = pathlib.Path(workdir) / RUN_FILE
+    _check_name(path.parent)
     try:
         content = json.loads(path.read_text())
         run = Run(

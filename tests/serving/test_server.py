@@ -21,16 +21,15 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages  # noqa: E402
 
 from medgan_tf import tasks  # noqa: E402
 from medgan_tf.models import casnet  # noqa: E402
-from medgan_tf.serving import (  # noqa: E402
-    predict,
-    saved_model,
+from medgan_tf.serving import predict, saved_model  # noqa: E402
+from medgan_tf.serving.server import (  # noqa: E402
+    app,
+    grpc_service,
+    rest,
     served,
-    server,
-    server_desk,
-    server_grpc,
-    server_rest,
     statuses,
 )
+from medgan_tf.serving.server import desk as desks  # noqa: E402
 
 # All wait for a SavedModel.
 pytestmark = pytest.mark.slow
@@ -60,13 +59,13 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def desk(model):
-    return server_desk.Desk(served.Served(model), "ct", "7")
+    return desks.Desk(served.Served(model), "ct", "7")
 
 
 @contextlib.contextmanager
 def running(desk):
     """A client of the REST side, which listens in a thread."""
-    app = server_rest.application(desk, max_body_bytes=MAX_BODY)
+    app = rest.application(desk, max_body_bytes=MAX_BODY)
     config = uvicorn.Config(app, port=0, log_level="critical")
     listening = uvicorn.Server(config)
     thread = threading.Thread(target=listening.run)
@@ -248,7 +247,7 @@ def call(desk):
     """Calls the gRPC side by KServe's client: method, request -> answer."""
 
     async def served_once(ask):
-        calls, port = server_grpc.server(
+        calls, port = grpc_service.server(
             desk, "127.0.0.1", 0, max_body_bytes=MAX_BODY
         )
         await calls.start()
@@ -471,9 +470,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(client):
 
 
 def test_a_body_that_does_not_come_is_given_up(desk):
-    app = server_rest.application(
-        desk, max_body_bytes=MAX_BODY, body_seconds=0.2
-    )
+    app = rest.application(desk, max_body_bytes=MAX_BODY, body_seconds=0.2)
     sent = []
 
     async def receive():
@@ -514,14 +511,14 @@ def test_health_answers_while_the_model_works_and_no_more_than_some_wait(
     slow = Slow(model.info["signatures"])
     body = instances([FLAT])
     codes = []
-    with running(server_desk.Desk(slow, "ct", "1")) as client:
+    with running(desks.Desk(slow, "ct", "1")) as client:
         threads = [
             threading.Thread(
                 target=lambda: codes.append(
                     client.post(V1, content=body).status_code
                 )
             )
-            for _ in range(server_desk.MOST_UNDER_WAY)
+            for _ in range(desks.MOST_UNDER_WAY)
         ]
         for thread in threads:
             thread.start()
@@ -542,7 +539,7 @@ def test_health_answers_while_the_model_works_and_no_more_than_some_wait(
 
 def test_a_fault_of_ours_shows_none_of_our_insides(model, slices):
     broken = Slow(model.info["signatures"])
-    with running(server_desk.Desk(broken, "ct", "1")) as client:
+    with running(desks.Desk(broken, "ct", "1")) as client:
         answer = client.post(V1, json={"instances": slices.tolist()})
     assert answer.status_code == 500
     assert answer.json() == {"error": "The server failed; its log says why."}
@@ -600,6 +597,6 @@ def test_a_model_is_served_under_the_names_of_its_folders(tmp_path):
     for version in ("2", "10", "notes"):
         (tmp_path / "über ct" / version).mkdir(parents=True)
     (tmp_path / "über ct" / "2" / "saved_model.pb").touch()
-    name = server.name_and_version
+    name = app.name_and_version
     assert name(tmp_path / "über ct") == ("über ct", "10")
     assert name(tmp_path / "über ct" / "2") == ("über ct", "2")

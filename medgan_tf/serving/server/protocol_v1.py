@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from medgan_tf.serving import protocols, statuses
+from medgan_tf.serving.server import protocols, statuses
 
 
 def read(body: bytes, signatures: protocols.Signatures) -> protocols.Question:

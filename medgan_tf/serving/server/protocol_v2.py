@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medgan_tf.serving import protocols, statuses
+from medgan_tf.serving.server import protocols, statuses
 
 # Type in `medgan.json` -> type of V2.
 DATATYPES = {"float32": "FP32", "string": "BYTES"}

@@ -13,18 +13,18 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as services
 from kserve.protocol.grpc import interceptors, servicer
 
-from medgan_tf.serving import (
+from medgan_tf import ports
+from medgan_tf.serving.server import desk as desks
+from medgan_tf.serving.server import (
+    kserve_model,
     protocol_v2,
     protocols,
-    server_desk,
-    server_kserve,
-    server_ports,
     statuses,
 )
 
 
 def server(
-    desk: server_desk.Desk, host: str, port: int, *, max_body_bytes: int
+    desk: desks.Desk, host: str, port: int, *, max_body_bytes: int
 ) -> tuple[grpc.aio.Server, int]:
     """The gRPC side, not yet started, and its port; 0 stands for any.
 
@@ -43,13 +43,13 @@ def server(
     services.add_GRPCInferenceServiceServicer_to_server(_Servicer(desk), made)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     # Because gRPC says in a log of its own that a port is in use.
-    server_ports.listen("grpc_port", host, port).close()
+    ports.listen("grpc_port", host, port).close()
     return made, made.add_insecure_port(address)
 
 
 class _Servicer(servicer.InferenceServicer):
-    def __init__(self, desk: server_desk.Desk):
-        super().__init__(*server_kserve.plane(desk))
+    def __init__(self, desk: desks.Desk):
+        super().__init__(*kserve_model.plane(desk))
         self._desk = desk
 
     async def ModelInfer(self, request, context) -> messages.ModelInferResponse:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import orjson
 
-from medgan_tf.serving import statuses
+from medgan_tf.serving.server import statuses
 
 DEFAULT_SIGNATURE = "serving_default"
 

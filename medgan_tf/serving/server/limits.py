@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from starlette import responses
 
-from medgan_tf.serving import server_metrics
+from medgan_tf.serving.server import metrics
 
 BODY_SECONDS = 60.0
 # Bodies that are read and not yet answered, in largest bodies.
@@ -57,7 +57,7 @@ class BodyLimits:
             refusal = await self._read(_length(scope), receive, body)
             if refusal:
                 status, word, message = refusal
-                server_metrics.count("rest", server_metrics.UNKNOWN, word)
+                metrics.count("rest", metrics.UNKNOWN, word)
                 # The rest of the body is not read.
                 response = responses.JSONResponse(
                     {"error": message}, status, {"Connection": "close"}

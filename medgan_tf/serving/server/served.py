@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from medgan_tf.serving import predict, protocols, signatures, statuses
+from medgan_tf.serving import predict, signatures
+from medgan_tf.serving.server import protocols, statuses
 
 # Slices at a time, so that the length of a request is no matter of memory.
 BATCH = 8

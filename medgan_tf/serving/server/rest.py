@@ -16,12 +16,12 @@ from kserve.protocol.rest import server as kserve_rest
 from kserve.protocol.rest import v1_endpoints, v2_endpoints
 from starlette import exceptions as starlette_exceptions
 
-from medgan_tf.serving import (
+from medgan_tf.serving.server import desk as desks
+from medgan_tf.serving.server import (
+    kserve_model,
+    limits,
     protocol_v1,
     protocol_v2,
-    server_desk,
-    server_kserve,
-    server_limits,
     statuses,
 )
 
@@ -29,11 +29,11 @@ _LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
 def application(
-    desk: server_desk.Desk,
+    desk: desks.Desk,
     *,
     max_body_bytes: int,
     routers: Sequence[fastapi.APIRouter] = (),
-    body_seconds: float = server_limits.BODY_SECONDS,
+    body_seconds: float = limits.BODY_SECONDS,
 ) -> fastapi.FastAPI:
     """The REST side.
 
@@ -85,13 +85,13 @@ def application(
         )
 
     app.add_route("/metrics", kserve_rest.metrics_handler)
-    plane, fixed = server_kserve.plane(desk)
+    plane, fixed = kserve_model.plane(desk)
     # After ours, which so come first.
     v1_endpoints.register_v1_endpoints(app, plane, fixed)
     v2_endpoints.register_v2_endpoints(app, plane, fixed)
     _tell_errors(app)
     app.add_middleware(
-        server_limits.BodyLimits,
+        limits.BodyLimits,
         prefixes=("/v1/", "/v2/"),
         max_body_bytes=max_body_bytes,
         body_seconds=body_seconds,

@@ -22,13 +22,9 @@ import fastapi
 import grpc
 import uvicorn
 
-from medgan_tf import errors
-from medgan_tf.serving import (
-    server_desk,
-    server_grpc,
-    server_ports,
-    server_rest,
-)
+from medgan_tf import errors, ports
+from medgan_tf.serving.server import desk as desks
+from medgan_tf.serving.server import grpc_service, rest
 
 # For what is under way when the server is told to stop.
 GRACE_SECONDS = 25
@@ -48,7 +44,7 @@ def name_and_version(folder: pathlib.Path) -> tuple[str, str]:
 
 
 def serve(
-    desk: server_desk.Desk,
+    desk: desks.Desk,
     *,
     host: str,
     port: int,
@@ -73,13 +69,11 @@ def serve(
       Stopped: after SIGINT or SIGTERM, once all is answered.
     """
     max_body_bytes = int(max_body_mb * 1e6)
-    app = server_rest.application(
-        desk, max_body_bytes=max_body_bytes, routers=routers
-    )
-    listener = server_ports.listen("port", host, port)
+    app = rest.application(desk, max_body_bytes=max_body_bytes, routers=routers)
+    listener = ports.listen("port", host, port)
 
     async def run() -> int | None:
-        calls, found = server_grpc.server(
+        calls, found = grpc_service.server(
             desk, host, grpc_port, max_body_bytes=max_body_bytes
         )
         await calls.start()

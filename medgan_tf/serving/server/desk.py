@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from medgan_tf.serving import protocols, server_metrics, statuses
+from medgan_tf.serving.server import metrics, protocols, statuses
 
 # One is read or written while another is translated.
 WORKERS = 2
@@ -79,7 +79,7 @@ class Desk:
         """
         if self._under_way >= MOST_UNDER_WAY:
             status = "UNAVAILABLE"
-            server_metrics.count(protocol, server_metrics.UNKNOWN, status)
+            metrics.count(protocol, metrics.UNKNOWN, status)
             raise statuses.RefusedError(
                 status, f"{self._under_way} requests wait; try again later."
             )
@@ -99,7 +99,7 @@ class Desk:
         self._workers.shutdown(cancel_futures=True)
 
     def _work(self, protocol, read, write, arrived):
-        signature, status = server_metrics.UNKNOWN, "INTERNAL"
+        signature, status = metrics.UNKNOWN, "INTERNAL"
         try:
             question = read()
             protocols.known(question.signature, self.signatures)
@@ -108,20 +108,20 @@ class Desk:
             answer = write(question, outputs)
             status = "OK"
             length = len(next(iter(outputs.values())))
-            server_metrics.SLICES.labels(signature).inc(length)
+            metrics.SLICES.labels(signature).inc(length)
             return answer
         except statuses.RefusedError as error:
             status = error.status
             raise
         finally:
-            server_metrics.count(protocol, signature, status)
-            server_metrics.SECONDS.labels(protocol, signature).observe(
+            metrics.count(protocol, signature, status)
+            metrics.SECONDS.labels(protocol, signature).observe(
                 time.perf_counter() - arrived
             )
 
     def _count(self, number: int) -> None:
         self._under_way += number
-        server_metrics.UNDER_WAY.set(self._under_way)
+        metrics.UNDER_WAY.set(self._under_way)
         if self._idle:
             self._idle.cancel()
         if not self._under_way:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import kserve
 from kserve.protocol import dataplane
 
-from medgan_tf.serving import protocol_v2, protocols, server_desk, statuses
+from medgan_tf.serving.server import desk as desks
+from medgan_tf.serving.server import protocol_v2, protocols, statuses
 
 
-def plane(desk: server_desk.Desk) -> tuple[dataplane.DataPlane, Fixed]:
+def plane(desk: desks.Desk) -> tuple[dataplane.DataPlane, Fixed]:
     """What KServe's endpoints ask, and what they would change.
 
     Args:
@@ -22,7 +23,7 @@ def plane(desk: server_desk.Desk) -> tuple[dataplane.DataPlane, Fixed]:
 class _Described(kserve.Model):
     """What KServe is told of the model: its name, and that it is there."""
 
-    def __init__(self, desk: server_desk.Desk):
+    def __init__(self, desk: desks.Desk):
         super().__init__(desk.name)
         self.ready = True
         self._default = desk.signatures[protocols.DEFAULT_SIGNATURE]

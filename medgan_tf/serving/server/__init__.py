@@ -1,0 +1,1 @@
+"""An exported model behind the standard protocols for inference."""
