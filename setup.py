@@ -31,6 +31,7 @@ COMMANDS = (
 
 # Extras that the tests need too. Versions below the ONNX ones were never tried.
 SERVE = ["kserve>=0.21,<0.22"]
+STUDY = ["starlette", "uvicorn", "jinja2>=3.1.6"]
 ONNX = ["tf2onnx>=1.17", "onnx>=1.21", "onnxruntime"]
 
 setuptools.setup(
@@ -82,13 +83,14 @@ setuptools.setup(
         "beam": ["apache-beam>=2.77", "google-crc32c"],
         "onnx": ONNX,
         "serve": SERVE,
-        "study": ["starlette", "uvicorn", "jinja2>=3.1.6"],
+        "study": STUDY,
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
         "dev": [
             *("pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"),
             # The stubs of TensorFlow Serving's own clients.
             f"tensorflow-serving-api{TENSORFLOW}",
             *SERVE,
+            *STUDY,
             *ONNX,
         ],
     },

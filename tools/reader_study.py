@@ -288,7 +288,7 @@ def _serve() -> None:
         from medgan_tf.reader_study import server
     except ImportError as error:
         raise errors.UsageError(
-            f"serve lacks a package ({error}); pip install 'medgan_tf[serve]'."
+            f"serve lacks a package ({error}); pip install 'medgan_tf[study]'."
         ) from error
 
     server.serve(
