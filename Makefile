@@ -16,11 +16,12 @@ FITS = import ensurepip, sys, venv; \
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet \
               --disable-pip-version-check --no-input
 
-.PHONY: help setup demo test test-beam lint lock audit
+.PHONY: help setup demo test test-faults test-beam lint lock audit
 
 help:
 	@echo "make demo   install, then train, score and use a small model"
-	@echo "make test   install, then run all tests (ARGS=\"-m 'not slow'\": fewer)"
+	@echo "make test   install, then run the tests (ARGS=\"-m 'not slow'\": fewer)"
+	@echo "make test-faults  kill processes, fill disks: what takes minutes"
 	@echo "make test-beam  install Apache Beam too, then run its test"
 	@echo "make lint   check format and style"
 	@echo "make setup  install only"
@@ -34,7 +35,10 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/python tools/demo.py
 
 test: $(INSTALLED)
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -m "not faults" $(ARGS)
+
+test-faults: $(INSTALLED)
+	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)
 
 test-beam: $(INSTALLED)
 	@$(PIP_INSTALL) --editable '.[beam]'

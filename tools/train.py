@@ -18,6 +18,7 @@ from absl import flags
 
 from medgan_tf import errors, methods, tasks
 from medgan_tf.tools import _run, _training
+from medgan_tf.training import config as configs
 
 flags.adopt_module_key_flags(_training)
 
@@ -78,17 +79,39 @@ def main(_: list[str]) -> None:
         dataset = _phantoms(task, pathlib.Path(workdir))
     if _VERIFY.value == "full":
         records.check_whole(dataset)
-    run = loop.train(
-        task,
-        method,
-        config,
-        dataset,
-        workdir,
-        progress=functools.partial(tqdm.tqdm, unit="step", desc=method.name),
-        strategy=strategy,
-    )
+    try:
+        run = loop.train(
+            task,
+            method,
+            config,
+            dataset,
+            workdir,
+            progress=functools.partial(
+                tqdm.tqdm, unit="step", desc=method.name
+            ),
+            strategy=strategy,
+        )
+    except (MemoryError, tensorflow.errors.ResourceExhaustedError) as error:
+        # A disk that is full has been told by then.
+        raise errors.ResourceError(_too_large(config, method)) from error
     print(f"Run: {run.workdir}")
     print(f"Look at it: tensorboard --logdir={run.workdir}")
+
+
+def _too_large(config: configs.TrainConfig, method: methods.Method) -> str:
+    """What took the memory, and what would take less."""
+    ways = ["another --precision", "a smaller --set=ngf"]
+    if not config.recompute:
+        ways.insert(0, "--recompute")
+    if config.batch_size > config.accumulate:
+        ways.insert(0, f"--accumulate={2 * config.accumulate}")
+    parts = "1 part" if config.accumulate == 1 else f"{config.accumulate} parts"
+    return (
+        f"out of memory with --batch_size={config.batch_size} in {parts} of "
+        f"256 x 256 pixels, --set=num_u_blocks={method.num_u_blocks} and "
+        f"--set=ngf={method.ngf}; try {', '.join(ways[:-1])} or {ways[-1]}: "
+        "the same command goes on from the last checkpoint."
+    )
 
 
 def _phantoms(task: tasks.Task, workdir: pathlib.Path):

@@ -68,3 +68,55 @@ def test_a_bomb_takes_no_memory(tmp_path, name):
     told, grown = done.stdout.splitlines()
     assert words in told and str(path) in told, done.stderr
     assert float(grown) < 200
+
+
+# Trains with little more memory than TensorFlow has taken already.
+TRAIN = """
+import pathlib, resource, sys
+import medgan_tf.tools.train as train
+from medgan_tf.tools import _run
+
+first = train.main
+
+def main(arguments):
+    _run.import_tensorflow()
+    import tensorflow as tf
+    from medgan_tf.training import loop
+
+    whole = loop.train
+
+    def with_little(*arguments, **settings):
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + 400 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return whole(*arguments, **settings)
+
+    loop.train = with_little
+    first(arguments)
+
+main.__module__ = "medgan_tf.tools.train"
+_run.run(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_batch_that_does_not_fit_is_told_with_what_takes_less(
+    tmp_path, dataset, child
+):
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    process = child(
+        script,
+        "--task=mr_ct",
+        "--method=pix2pix_tf",
+        f"--data_dir={dataset.folder}",
+        f"--workdir={tmp_path / 'run'}",
+        "--batch_size=4",
+        "--jitter_size=256",
+    )
+    _, told = process.communicate(timeout=300)
+    last = told.strip().splitlines()[-1]
+    assert process.returncode == 6, told
+    assert "out of memory with --batch_size=4 in 1 part of 256 x 256" in last
+    assert "try --accumulate=2, --recompute," in last
