@@ -4,7 +4,8 @@ In a trial of the paper's perceptual study a reader sees the real image and
 those of two methods side by side, and does not know which is which. What the
 readers see lies in one folder, the key in a file beside it. Nothing in the
 folder tells a method: names are drawn, all files have one size and one time,
-and what lies outside the scored field of view is air in all images.
+all values are on one grid, and what lies outside the scored field of view is
+air in all images.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +30,9 @@ from medgan_tf.data.sample import Sample
 from medgan_tf.evaluation import evaluate, picture
 from medgan_tf.reader_study import choice, readings, storage, study
 
-LARGEST = 2**16 - 1
+# The finest difference that is stored, in `unit_of`. Scanners store whole HU
+# and networks do not: a narrow window, or a count of the values, would tell.
+STEPS = {"CT": 1.0, "PET": 0.01, "MR": 0.2}
 # Display windows, the same for all images of a task. CT as in our pictures;
 # SUV 7 is where most PET readers begin; MR has no unit, see `unit_of`.
 WINDOWS = {"CT": picture.CT_DISPLAY_HU, "PET": (0.0, 7.0), "MR": (0.0, 100.0)}
@@ -49,8 +53,8 @@ class Plan:
       task: whose target is judged.
       num_trials: how many each reader sees.
       num_readers: how many.
-      seed: decides on slices, names and orders. Who knows it, the data and
-        this program knows the key: draw it, and tell no reader.
+      seed: decides on slices and orders. Who knows it, the data and this
+        program knows the key: draw it, and tell no reader.
       window: (low, high) in `unit_of` to begin with; None: that of WINDOWS.
       origin: where the images are from, for the key; JSON.
     """
@@ -129,12 +133,14 @@ def create(
     found = choice.candidates(samples(), plan.task.target)
     large = choice.with_body(found)
     chosen = choice.choose(large, plan.num_trials, rng)
-    images = _images(samples, methods, {one.place for one in chosen})
+    images = _images(
+        samples, methods, {one.place for one in chosen}, plan.task.target
+    )
 
     trials, key_trials, files = [], {}, {}
     for at in rng.permutation(len(chosen)):
-        place, trial = chosen[at].place, _name(rng)
-        names = {label: _name(rng) for label in images[place]}
+        place, trial = chosen[at].place, _name()
+        names = {label: _name() for label in images[place]}
         order = [str(name) for name in rng.permutation(list(names.values()))]
         trials.append({"id": trial, "images": order})
         label_of = {name: label for label, name in names.items()}
@@ -224,6 +230,7 @@ def _images(
     samples: Callable[[], Iterable[Sample]],
     methods: Mapping[str, evaluate.Translate],
     places: set[choice.Place],
+    target: tasks.Modality,
 ) -> dict[choice.Place, dict[str, np.ndarray]]:
     """Place -> label -> image as it will be stored."""
     found = {}
@@ -240,15 +247,21 @@ def _images(
         images = {readings.TARGET: one.target[..., 0]}
         for label, translate in methods.items():
             (images[label],) = evaluate.translated_images([one], translate)
-        found[place] = {k: _stored(v, one.mask) for k, v in images.items()}
+        found[place] = {
+            k: _stored(v, one.mask, target) for k, v in images.items()
+        }
         _check_differ(found[place], one)
     return found
 
 
-def _stored(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """[-1, 1] -> uint16; -1, which is air, outside the mask."""
+def _stored(
+    image: np.ndarray, mask: np.ndarray, target: tasks.Modality
+) -> np.ndarray:
+    """[-1, 1] -> steps above -1, uint16; -1, air, outside the mask."""
+    low, high = unit_of(target)[1]
     scaled = (np.clip(image, -1, 1).astype(np.float64) + 1) / 2
-    return np.rint(np.where(mask, scaled, 0) * LARGEST).astype("<u2")
+    steps = scaled * (high - low) / STEPS[target.name]
+    return np.rint(np.where(mask, steps, 0)).astype("<u2")
 
 
 def _check_differ(images: Mapping[str, np.ndarray], sample: Sample) -> None:
@@ -262,20 +275,25 @@ def _check_differ(images: Mapping[str, np.ndarray], sample: Sample) -> None:
             )
 
 
-def _name(rng: np.random.Generator) -> str:
-    return rng.bytes(8).hex()
+def _name() -> str:
+    # Not from the seed: readers see names, and could try seeds until they
+    # find these.
+    return secrets.token_hex(8)
 
 
 def _told(plan: Plan, trials: list[dict]) -> dict:
     """What readers may know."""
-    unit, (low, high) = unit_of(plan.task.target)
+    unit, (low, _) = unit_of(plan.task.target)
     return {
         "format": study.FORMAT,
         "title": plan.task.title,
         "task": plan.task.name,
         "unit": unit,
         "window": list(_window(plan)),
-        "intensity": {"slope": (high - low) / LARGEST, "intercept": low},
+        "intensity": {
+            "slope": STEPS[plan.task.target.name],
+            "intercept": low,
+        },
         "words": WORDS,
         "trials": trials,
     }
