@@ -24,6 +24,7 @@ _LEAST = {
     "validate_every": 0,
     "validation_slices": 0,
     "patience": 0,
+    "cluster_timeout_s": 1,
 }
 
 
@@ -44,6 +45,7 @@ class TrainConfig:
       xla: compile the step as a whole: "on", "off" or "auto", see
         `runtime.uses_xla`.
       distribute: over which devices; see `runtime.strategy`.
+      cluster_timeout_s: seconds to wait for the others of a cluster.
       steps_per_execution: steps that TensorFlow takes between two looks from
         Python.
       vgg_weights: "imagenet", a path, or "random"; see VGG19Features.
@@ -72,6 +74,7 @@ class TrainConfig:
     precision: str = "auto"
     xla: str = "auto"
     distribute: str = "auto"
+    cluster_timeout_s: int = 300
     steps_per_execution: int = 1
     vgg_weights: str = "imagenet"
     seed: int = 0
