@@ -167,16 +167,18 @@ def test_once_the_others_are_there_nothing_of_the_wait_is_left():
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
 
 
-# A large epsilon keeps Adam from dividing noise by noise.
+# A large epsilon keeps Adam from dividing noise by noise: with 1e-3 a batch in
+# two parts, in one process, ends 2e-3 from the same batch at once.
 TINY = (
     "--task=mr_ct",
     "--method=pix2pix",
-    *("--set=ngf=4", "--set=ndf=4", "--set=epsilon=1e-3"),
+    *("--set=ngf=4", "--set=ndf=4", "--set=epsilon=1"),
+    *("--set=generator_updates=1", "--set=l1=0", "--set=l2=100"),
     *("--batch_size=2", "--precision=float32", "--summary_every=1"),
     *("--image_every=1000000", "--validate_every=1000000"),
 )
 # For one that is stuck; none takes half of it.
-HARD_LIMIT_S = 150
+HARD_LIMIT_S = 250
 
 
 @pytest.fixture(scope="module")
@@ -371,12 +373,12 @@ def test_a_signal_to_one_stops_all_after_the_same_step_and_none_is_lost(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize(
-    ("number", "limit_s"), [(signal.SIGKILL, 30), (signal.SIGSTOP, 60)]
+    ("number", "victim", "limit_s"),
+    [(signal.SIGKILL, 1, 30), (signal.SIGKILL, 0, 30), (signal.SIGSTOP, 0, 60)],
 )
 def test_a_peer_that_is_gone_is_noticed_by_the_other(
-    workers, number, limit_s, victim
+    workers, number, victim, limit_s
 ):
     workers.start("--save_every=2")
     workers.wait_for_step(4)
@@ -392,7 +394,7 @@ def test_a_peer_that_is_gone_is_noticed_by_the_other(
 
 @pytest.mark.slow
 def test_workers_with_other_flags_are_refused_in_all_of_them(workers):
-    workers.start(each=((), ["--seed=1", "--set=l1_weight=3"]))
+    workers.start(each=((), ["--seed=1", "--set=l2=3"]))
     assert workers.codes() == [5, 5], workers.said(0) + workers.said(1)
     for index in (0, 1):
         last = workers.said(index).splitlines()[-1]
