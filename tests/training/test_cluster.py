@@ -291,7 +291,9 @@ class Workers:
         path = self.workdir / "metrics.jsonl"
         if not path.exists():
             return []
-        rows = map(json.loads, path.read_text().splitlines(keepends=True)[:-1])
+        # The last line may be half-written.
+        whole = path.read_text().rpartition("\n")[0]
+        rows = map(json.loads, whole.splitlines())
         return [row["step"] for row in rows if "loss/generator_total" in row]
 
     def wait_for_step(self, step):
@@ -338,10 +340,16 @@ def alone(data, tmp_path_factory):
 
 
 def assert_near(found, expected):
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
+    """The weights; each step of Adam moves them by up to 2e-4."""
+    names = [
+        name
+        for name in expected
+        if name.startswith(("generator/", "discriminator/", "projection/"))
+    ]
+    assert len(names) > 20
+    for name in names:
         np.testing.assert_allclose(
-            array, expected[name], rtol=0, atol=1e-5, err_msg=name
+            found[name], expected[name], rtol=0, atol=1e-5, err_msg=name
         )
 
 
