@@ -47,6 +47,18 @@ class ResourceError(MedganError):
     exit_code = 6
 
 
+class PeerLostError(MedganError):
+    """Another process of the cluster is gone: worth another try."""
+
+    exit_code = 75
+
+
+class ClusterError(MedganError):
+    """The processes of a cluster did not find each other in time."""
+
+    exit_code = 142
+
+
 class Stopped(MedganError):
     """A signal ended the run after its state was saved."""
 

@@ -38,6 +38,8 @@ _HELP = {
     "xla": "Compile the whole step: on, off, or auto (on a GPU).",
     "distribute": "none, mirrored (all GPUs), multiworker (TF_CONFIG), or "
     "auto.",
+    "cluster_timeout_s": "Seconds to wait for the other workers; then it ends "
+    "with exit code 142.",
     "steps_per_execution": "Steps between two looks from Python.",
     "vgg_weights": "imagenet (downloaded once), a file, or random.",
     "jitter_size": "Enlarge to this side, crop back to 256; 256: never.",

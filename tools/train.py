@@ -60,7 +60,9 @@ def main(_: list[str]) -> None:
     from medgan_tf.models import vgg19
     from medgan_tf.training import loop, runtime
 
-    strategy = runtime.strategy(config.distribute, config.batch_size)
+    strategy = runtime.strategy(
+        config.distribute, config.batch_size, config.cluster_timeout_s
+    )
     is_cluster = isinstance(
         strategy, tensorflow.distribute.MultiWorkerMirroredStrategy
     )

@@ -27,6 +27,7 @@ _LEAST = {
     "patience": 0,
     "divergence_steps": 1,
     "max_skipped_steps": 1,
+    "cluster_timeout_s": 1,
 }
 
 
@@ -47,6 +48,7 @@ class TrainConfig:
       xla: compile the step as a whole: "on", "off" or "auto", see
         `runtime.uses_xla`.
       distribute: over which devices; see `runtime.strategy`.
+      cluster_timeout_s: seconds to wait for the others of a cluster.
       steps_per_execution: steps that TensorFlow takes between two looks from
         Python.
       vgg_weights: "imagenet", a path, or "random"; see VGG19Features.
@@ -81,6 +83,7 @@ class TrainConfig:
     precision: str = "auto"
     xla: str = "auto"
     distribute: str = "auto"
+    cluster_timeout_s: int = 300
     steps_per_execution: int = 1
     vgg_weights: str = "imagenet"
     seed: int = 0

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 
@@ -17,13 +16,21 @@ from medgan_tf import errors, methods, tasks
 from medgan_tf.data import pipeline, records
 from medgan_tf.data import sample as samples
 from medgan_tf.evaluation import evaluate, metrics
-from medgan_tf.training import checkpoint, health, runtime, summaries, watch
+from medgan_tf.training import (
+    checkpoint,
+    health,
+    peers,
+    runtime,
+    summaries,
+    watch,
+)
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
 _log = logging.getLogger(__name__)
 
 
+@peers.naming_lost
 def train(
     task: tasks.Task,
     method: methods.Method,
@@ -54,7 +61,9 @@ def train(
         method not at all.
       errors.DataError: the records are of another task or another row of
         it, or too few.
-      errors.ArtefactError: the folder holds another run.
+      errors.ArtefactError: the folder holds another run, or the workers
+        of a cluster do not run the same.
+      errors.PeerLostError: another process of the cluster is gone.
       errors.DivergedError: too many steps are not finite, or the training
         has diverged and `config.on_divergence` says so.
       errors.ResourceError: another process trains in the folder.
@@ -74,16 +83,17 @@ def train(
     config = dataclasses.replace(
         config, precision=runtime.precision(config.precision)
     )
-    if config.on_divergence != "warn" and isinstance(
+    if config.on_divergence == "rollback" and isinstance(
         strategy, tf.distribute.MultiWorkerMirroredStrategy
     ):
         raise errors.UsageError(
-            f"--on_divergence={config.on_divergence} is decided by the process "
-            "that validates and would leave the others waiting; expected "
-            "--on_divergence=warn with several machines."
+            "--on_divergence=rollback is decided by the process that validates "
+            "and would leave the others where they are; expected warn or stop "
+            "with several machines."
         )
     steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
     num_steps = config.num_steps(steps_per_epoch)
+    peers.check_same(strategy, peers.facts(task, method, config, dataset.info))
     run = checkpoint.open_run(workdir, task, method, config, dataset)
     with strategy.scope():
         trainer = steps.Trainer(
@@ -98,11 +108,8 @@ def train(
             accumulate=config.accumulate,
             recompute=config.recompute,
         )
-    validate_every = config.validate_every or steps_per_epoch
     if not runtime.is_chief(strategy):
-        first_step = checkpoint.Checkpoints(run, trainer).restore()
-        batches = _batches(dataset, config, strategy, first_step)
-        _follow(trainer, batches, config, first_step, num_steps, validate_every)
+        _follow(trainer, run, dataset, strategy, num_steps)
         return run
     # Not before the trainer is there: a run that never began leaves nothing.
     with checkpoint.locked(run):
@@ -122,7 +129,7 @@ def _lead(
 ) -> None:
     """Training in the process that reports, validates and saves."""
     checkpoints = checkpoint.Checkpoints(run, trainer)
-    first_step = checkpoints.restore()
+    first_step = peers.chief_first(strategy, checkpoints.restore)
     batches = _batches(dataset, config, strategy, first_step)
     steps_per_epoch = pipeline.steps_per_epoch(dataset, config.batch_size)
     validate_every = config.validate_every or steps_per_epoch
@@ -144,7 +151,7 @@ def _lead(
     clock = _Clock()
     with (
         contextlib.closing(log),
-        _Signals() as signals,
+        peers.Stops(strategy) as stops,
         progress(total=num_steps, initial=first_step) as bar,
     ):
         step = first_step
@@ -156,8 +163,9 @@ def _lead(
             step += count
             clock.count(count * config.batch_size)
             is_last = step == num_steps
-            if step % config.summary_every == 0 or step == 1 or is_last:
+            if _is_event(config, step, num_steps, validate_every):
                 skips.look(step, checkpoints.last)
+            if step % config.summary_every == 0 or step == 1 or is_last:
                 values = {name: float(value) for name, value in terms.items()}
                 with trainer.looking():
                     seen = health.measure(trainer, shown, values)
@@ -202,7 +210,6 @@ def _lead(
                     strip = _strip(trainer, shown)
                 log.strip("validation", step, strip)
             if validation and (step % validate_every == 0 or is_last):
-                skips.look(step, checkpoints.last)
                 health.check_finite(trainer, checkpoints, step)
                 with trainer.looking():
                     scores = _validate(trainer, validation)
@@ -220,18 +227,13 @@ def _lead(
                 is_spent = _is_spent(config, checkpoints, step, validate_every)
             bar.update(count)
             is_last = is_last or is_spent
-            if step % config.save_every == 0 or is_last or signals.received:
-                skips.look(step, checkpoints.last)
-                # A checkpoint to go back to must be worth it.
-                health.check_finite(trainer, checkpoints, step)
-                checkpoints.save(step)
-            if signals.received and not is_last:
-                raise errors.Stopped(
-                    f"Stopped by {signals.received.name} at step {step} of "
-                    f"{num_steps}; all is saved in {run.workdir}: the same "
-                    "command goes on.",
-                    exit_code=128 + signals.received,
-                )
+            is_due = step % config.save_every == 0 or is_last
+            if is_due:
+                _save(trainer, checkpoints, step)
+            if code := stops.told(is_last):
+                if not is_due:
+                    _save(trainer, checkpoints, step)
+                raise peers.stopped(code, step, num_steps, run.workdir)
     if is_spent:
         _log.info(
             "Stopped at step %d of %d: no better %s on the validation patients "
@@ -242,6 +244,14 @@ def _lead(
             checkpoints.best_step,
         )
     _log.info("Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9)
+
+
+def _save(
+    trainer: steps.Trainer, checkpoints: checkpoint.Checkpoints, step: int
+) -> None:
+    # A checkpoint to go back to must be worth it.
+    health.check_finite(trainer, checkpoints, step)
+    checkpoints.save(step)
 
 
 def _is_spent(
@@ -302,7 +312,11 @@ def _take(trainer: steps.Trainer, batches, count: int, clock: _Clock) -> dict:
 
 
 def _follow(
-    trainer, batches, config, first_step, num_steps, validate_every
+    trainer: steps.Trainer,
+    run: checkpoint.Run,
+    dataset: records.Dataset,
+    strategy: tf.distribute.Strategy,
+    num_steps: int,
 ) -> None:
     """Training in a process that is not the chief: the same steps, no files.
 
@@ -310,12 +324,23 @@ def _follow(
     matched by the order in which each has traced it.
     """
     _log.info("This process follows the chief, which reports and saves.")
+    config = run.config
+    step = peers.chief_first(
+        strategy, lambda: checkpoint.Checkpoints(run, trainer).restore()
+    )
+    batches = _batches(dataset, config, strategy, step)
+    validate_every = config.validate_every or pipeline.steps_per_epoch(
+        dataset, config.batch_size
+    )
     clock = _Clock()
-    step = first_step
-    while step < num_steps:
-        count = _steps_at_once(config, step, num_steps, validate_every)
-        _take(trainer, batches, count, clock)
-        step += count
+    with peers.Stops(strategy) as stops:
+        while step < num_steps:
+            count = _steps_at_once(config, step, num_steps, validate_every)
+            with _naming_damage(dataset):
+                _take(trainer, batches, count, clock)
+            step += count
+            if code := stops.told(is_last=step == num_steps):
+                raise peers.stopped(code, step, num_steps, run.workdir)
 
 
 def _steps_at_once(
@@ -325,15 +350,27 @@ def _steps_at_once(
     if step == 0:
         return 1
     until_event = (
-        every - step % every
-        for every in (
-            config.summary_every,
-            config.image_every,
-            config.save_every,
-            validate_every,
-        )
+        every - step % every for every in _intervals(config, validate_every)
     )
     return min(config.steps_per_execution, num_steps - step, *until_event)
+
+
+def _is_event(
+    config: configs.TrainConfig, step: int, num_steps: int, validate_every: int
+) -> bool:
+    """Whether something is logged, shown, scored or saved after a step."""
+    return step in (1, num_steps) or any(
+        step % every == 0 for every in _intervals(config, validate_every)
+    )
+
+
+def _intervals(config: configs.TrainConfig, validate_every: int) -> list[int]:
+    return [
+        config.summary_every,
+        config.image_every,
+        config.save_every,
+        validate_every,
+    ]
 
 
 def _log_facts(
@@ -469,30 +506,3 @@ class _Clock:
         }
         self.__init__()
         return figures
-
-
-class _Signals:
-    """Remembers SIGINT and SIGTERM, so that a step can be finished first.
-
-    A second one acts at once.
-    """
-
-    def __init__(self):
-        self.received: signal.Signals | None = None
-        self._before = {}
-
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._restore()
-
-    def _receive(self, number: int, frame) -> None:
-        self.received = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -6,13 +6,13 @@ looks at the machine. Why these are the defaults: `docs/performance.md`.
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 
 import tensorflow as tf
 
-from medgan_tf import errors
+from medgan_tf.training import cluster as clusters
+from medgan_tf.training import forming
 
 # From here on a GPU multiplies bfloat16 (Ampere), and float16 (Volta).
 _BFLOAT16_CAPABILITY = (8, 0)
@@ -60,7 +60,9 @@ def uses_xla(wanted: str) -> bool:
     return wanted == "on"
 
 
-def strategy(wanted: str, batch_size: int = 1) -> tf.distribute.Strategy:
+def strategy(
+    wanted: str, batch_size: int = 1, cluster_timeout_s: int = 300
+) -> tf.distribute.Strategy:
     """The engine for `--distribute`; a trainer is made within its scope.
 
     Must be called before any tensor is made, because "multiworker" joins its
@@ -72,16 +74,19 @@ def strategy(wanted: str, batch_size: int = 1) -> tf.distribute.Strategy:
         variable TF_CONFIG describes; "auto": the first that fits of
         multiworker, mirrored over several GPUs that divide the batch, none.
       batch_size: of a step; the paper's 1 leaves nothing to share.
+      cluster_timeout_s: seconds to wait for the others of a cluster; after
+        that the process ends, see `forming.limited`.
 
     Raises:
       errors.UsageError: multiworker without a TF_CONFIG that is sound.
+      errors.ClusterError: the port of this process is taken.
     """
     if wanted == "auto":
         wanted = "none"
         num_gpus = len(tf.config.list_physical_devices("GPU"))
         if num_gpus > 1 and batch_size % num_gpus == 0:
             wanted = "mirrored"
-        if "TF_CONFIG" in os.environ:
+        if clusters.VARIABLE in os.environ:
             wanted = "multiworker"
     if wanted == "none":
         return tf.distribute.get_strategy()
@@ -90,8 +95,9 @@ def strategy(wanted: str, batch_size: int = 1) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy(
             [device.name for device in tf.config.list_logical_devices(kind)]
         )
-    _check_tf_config(os.environ.get("TF_CONFIG"))
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    cluster = clusters.parse(os.environ.get(clusters.VARIABLE))
+    with forming.limited(cluster, cluster_timeout_s):
+        return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -126,35 +132,3 @@ def _has_bfloat16_cpu() -> bool:
     except OSError:
         return False
     return _BFLOAT16_CPU_FLAG in text.split()
-
-
-def _check_tf_config(text: str | None) -> None:
-    """Names what is wrong with TF_CONFIG before TensorFlow waits for peers."""
-    example = (
-        'expected {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
-        '"task": {"type": "worker", "index": 0}}'
-    )
-    if not text:
-        raise errors.UsageError(
-            f"--distribute=multiworker needs TF_CONFIG, which is not set; "
-            f"{example}."
-        )
-    try:
-        config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        addresses = [a for hosts in cluster.values() for a in hosts]
-        hosts = cluster[task["type"]]
-        is_sound = (
-            0 <= int(task["index"]) < len(hosts)
-            and len(set(addresses)) == len(addresses)
-            and all(a.rpartition(":")[2].isdigit() for a in addresses)
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise errors.UsageError(
-            f"TF_CONFIG cannot be used ({error!r}); {example}."
-        ) from error
-    if not is_sound:
-        raise errors.UsageError(
-            f"TF_CONFIG has an index outside the cluster, an address twice or "
-            f"one without a port: {text}; {example}."
-        )
