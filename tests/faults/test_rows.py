@@ -21,6 +21,7 @@ CHECKPOINT = "training/test_checkpoint.py::"
 LOOP = "training/test_loop.py::"
 DICOM = "data/test_dicom.py::"
 ROOM = "faults/test_room.py::"
+CLUSTER = "training/test_cluster.py::"
 KILLS = "faults/test_kills.py::"
 
 
@@ -144,6 +145,36 @@ ROWS = {
             "bit_the_same",
         ),
     ),
+    16: Row(
+        "a signal to one of several workers",
+        (
+            f"{CLUSTER}test_a_signal_to_one_stops_all_after_the_same_step_and_"
+            "none_is_lost",
+        ),
+    ),
+    17: Row(
+        "a worker is killed",
+        (f"{CLUSTER}test_a_peer_that_is_gone_is_noticed_by_the_other",),
+    ),
+    18: Row(
+        "a worker is frozen",
+        (f"{CLUSTER}test_a_peer_that_is_gone_is_noticed_by_the_other",),
+    ),
+    19: Row(
+        "a worker never starts, or its port is taken",
+        (
+            f"{CLUSTER}test_a_training_whose_peer_never_starts_ends",
+            f"{CLUSTER}test_a_port_that_is_taken_is_told_at_once",
+        ),
+    ),
+    20: Row(
+        "TF_CONFIG is wrong",
+        (f"{CLUSTER}test_what_is_wrong_in_tf_config_is_named",),
+    ),
+    21: Row(
+        "workers with other flags, code or data",
+        (f"{CLUSTER}test_workers_with_other_flags_are_refused_in_all_of_them",),
+    ),
     22: Row(
         "a batch that is not finite",
         (
@@ -158,6 +189,8 @@ ROWS = {
         "the training diverges",
         (
             f"{LOOP}test_divergence_is_told_and_stops_the_run_where_asked",
+            f"{LOOP}test_divergence_goes_back_to_the_checkpoint_before_and_"
+            "slows_down",
             "training/test_watch.py::"
             "test_divergence_is_twice_as_long_and_names_its_first_step",
         ),
