@@ -222,11 +222,16 @@ def _rows(
 ) -> tuple[Row, ...]:
     """Table 3, of all readers or of one."""
     some = slice(None) if only is None else slice(only, only + 1)
-    scores, judged = readings.scores[some], readings.judged[some]
+    # Cases of which nothing is known are none.
+    is_there = np.isfinite(readings.positions[some]).any(0)
+    scores, judged = (
+        values[some][:, is_there]
+        for values in (readings.scores, readings.judged)
+    )
     estimate = functools.partial(
         bootstrap.estimate,
         num_readers=len(scores),
-        cases=cases,
+        cases=cases[is_there],
         draw_readers=only is None,
         seed=seed,
     )

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Readings:
     Attributes:
       title: of the study, for people.
       readers: who gave an answer at least.
-      trials: identifiers.
+      trials: identifiers of those that one reader answered at least.
       patients: of each trial.
       labels: "target", then the methods.
       scores: [R, T, L], 1 to 4; NaN where there is no answer.
@@ -125,7 +126,11 @@ def _study_and_key(
     """Both files, if the one belongs to the other."""
     content = _content(study_path, "the study", "--study_dir")
     told = _parsed(study_path, content)
-    key = _parsed(key_path, _content(key_path, "the blinding key", "--key"))
+    key = _parsed(
+        key_path,
+        _content(key_path, "the blinding key", "--key"),
+        _check_key,
+    )
     if key.get("study") != hashlib.sha256(content).hexdigest():
         raise errors.ArtefactError(
             f"{key_path} is the key of another study than {study_path}, or "
@@ -143,17 +148,37 @@ def _content(path: pathlib.Path, what: str, flag: str) -> bytes:
         ) from error
 
 
-def _parsed(path: pathlib.Path, content: bytes) -> dict:
+def _parsed(
+    path: pathlib.Path,
+    content: bytes,
+    check: Callable[[dict], None] = lambda found: None,
+) -> dict:
     try:
         found = json.loads(content)
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']}")
-    except (ValueError, LookupError, TypeError) as error:
+        check(found)
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise errors.ArtefactError(
             f"{path} cannot be read ({error!r}); expected format {FORMAT}: "
             "restore the file, or use the version that wrote it."
         ) from error
     return found
+
+
+def _check_key(key: dict) -> None:
+    """Some error if a part is missing or of another kind."""
+    labels = sorted((TARGET, *key["methods"]))
+    for name, trial in key["trials"].items():
+        _ = trial["patient"], trial["study"], trial["slice"]
+        if sorted(trial["images"].values()) != labels:
+            raise ValueError(f"trial {name} has not the images {labels}")
 
 
 def _rows(answers: list, key: dict, path: pathlib.Path) -> list[dict]:
@@ -195,7 +220,8 @@ def _table(
 ) -> Readings:
     labels = (TARGET, *key["methods"])
     readers = tuple(dict.fromkeys(row["reader"] for row in rows))
-    trials = tuple(one["id"] for one in told["trials"])
+    answered = {row["trial"] for row in rows}
+    trials = tuple(t["id"] for t in told["trials"] if t["id"] in answered)
     places = [
         {name: i for i, name in enumerate(names)}
         for names in (readers, trials, labels)

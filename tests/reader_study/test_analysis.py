@@ -114,6 +114,16 @@ def test_the_slices_of_a_patient_are_one_case_unless_told_otherwise():
         analysis.analyse(read, cases="slice")
 
 
+def test_a_reader_of_few_cases_has_no_interval():
+    judged = np.random.default_rng(0).integers(0, 3, (3, 8))
+    judged[2, 2:] = -1
+    read = study(judged, np.tile([4, 3, 1], (3, 8, 1)))
+    found = analysis.analyse(read)
+    assert found.pooled[0].judged_real.low is not None
+    last = found.per_reader["r2"][0].judged_real
+    assert last.note == "no interval from 2 case(s), 5 needed"
+
+
 # --- Intervals.
 
 

@@ -465,6 +465,9 @@ def test_an_incomplete_study_is_refused_unless_asked_for(made):
     read, _ = readings.read(made.folder, allow_incomplete=True)
     assert read.num_answers == 6
     assert np.isfinite(read.scores).sum() == 18
+    # Trials that nobody answered are none.
+    assert np.isfinite(read.positions).any(0).all()
+    assert len(read.trials) == len(read.patients) == read.scores.shape[1]
 
 
 def test_a_key_of_another_study_is_refused(made, tmp_path):
@@ -474,6 +477,31 @@ def test_a_key_of_another_study_is_refused(made, tmp_path):
         readings.read(made.folder, other.key)
     with pytest.raises(errors.ArtefactError, match="name it by --key"):
         readings.read(made.folder, tmp_path / "no.json")
-    made.key.write_text("{")
-    with pytest.raises(errors.ArtefactError, match="cannot be read"):
+
+
+def without(key, name):
+    return {k: v for k, v in key.items() if k != name}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda key: "{",
+        lambda key: "[" * 100_000,
+        lambda key: [],
+        lambda key: without(key, "methods"),
+        lambda key: without(key, "trials"),
+        lambda key: {**key, "trials": []},
+        lambda key: {**key, "methods": ["medgan"]},
+        lambda key: {**key, "trials": dict.fromkeys(key["trials"], {})},
+    ],
+)
+def test_a_key_that_is_damaged_is_told_in_one_line(made, damage):
+    answer_all(made)
+    _, key = content(made)
+    found = damage(key)
+    text = found if isinstance(found, str) else json.dumps(found)
+    made.key.write_text(text)
+    with pytest.raises(errors.ArtefactError, match="cannot be read") as caught:
         readings.read(made.folder)
+    assert "\n" not in str(caught.value)
