@@ -278,6 +278,8 @@ def test_what_training_changes_is_named_for_the_checkpoint():
         "generator_optimizer",
         "discriminator_optimizer",
         "step",
+        "skips",
+        "pace",
         "projection",
     }
 
