@@ -95,9 +95,9 @@ def _array(name: str, values: object) -> np.ndarray:
     return protocols.floats(name, values)
 
 
-def _decoded(name: str, values: object) -> object:
-    if isinstance(values, list):
-        return [_decoded(name, value) for value in values]
+def _decoded(name: str, values: object, most_axes: int = 8) -> object:
+    if isinstance(values, list) and most_axes:
+        return [_decoded(name, value, most_axes - 1) for value in values]
     try:
         (key, text), *_ = values.items()
         if key == "b64":

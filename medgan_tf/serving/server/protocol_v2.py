@@ -197,15 +197,21 @@ def tensor_of(
     elif datatype == "BYTES":
         array = protocols.texts(
             name,
-            [v.encode() if isinstance(v, str) else v for v in values or ()],
+            [v.encode() if isinstance(v, str) else v for v in _listed(values)],
         )
     else:
-        array = protocols.floats(name, [] if values is None else values)
+        array = protocols.floats(name, _listed(values))
     if array.size != math.prod(shape):
         raise statuses.invalid(
             name, f"{array.size} values", f"{math.prod(shape)}, as shape says"
         )
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError) as error:
+        # Of no value, but of more lines than can be counted.
+        raise statuses.invalid(
+            f"shape of {name}", repr(shape)[:60], "one that memory can hold"
+        ) from error
 
 
 def to_raw(array: np.ndarray) -> bytes:
@@ -242,6 +248,13 @@ def _list_of(content: Mapping, key: str) -> list[dict]:
     ):
         raise statuses.invalid(key, "no list of objects", "[{...}]")
     return found
+
+
+def _listed(values: object) -> Sequence:
+    """The values of an array, which JSON may lack or give as one."""
+    if values is None:
+        return []
+    return values if isinstance(values, list) else [values]
 
 
 def _parameters(content: Mapping) -> dict:

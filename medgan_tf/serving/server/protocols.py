@@ -78,11 +78,16 @@ def floats(name: str, values: object) -> np.ndarray:
       RefusedError: rows differ in length, or something is no number.
     """
     expected = "numbers, as many in each row"
+    # As objects, because numpy would make every value as long as the longest
+    # text among them: a small body could ask for all memory.
     try:
-        array = np.asarray(values)
+        array = np.array(values, dtype=object)
     except ValueError as error:
         raise statuses.invalid(name, "rows that differ", expected) from error
-    if array.dtype.kind not in "fiu":
+    kinds = set(map(type, array.ravel()))
+    if list in kinds:
+        raise statuses.invalid(name, "rows that differ", expected)
+    if not kinds <= {int, float}:
         raise statuses.invalid(name, "what is no number", expected)
     # What is too large becomes infinite, which the model refuses.
     with np.errstate(over="ignore"):
