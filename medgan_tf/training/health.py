@@ -32,7 +32,7 @@ class SkippedSteps:
         self._skips = trainer.skips
         self._config = config
         self._dataset = dataset
-        self._total = int(trainer.skips.total)
+        self._total = trainer.skips.total
         # With a loss scale they are how it finds its level.
         self._are_faults = config.precision != "mixed_float16"
 
@@ -47,7 +47,7 @@ class SkippedSteps:
         Raises:
           errors.DivergedError: too many were.
         """
-        before, self._total = self._total, int(self._skips.total)
+        before, self._total = self._total, self._skips.total
         if self._are_faults and self._total > before:
             for skipped in self._skips.steps[before - self._total :]:
                 _log.warning(
@@ -69,7 +69,7 @@ class SkippedSteps:
                         )
                     ),
                 )
-        in_a_row = int(self._skips.in_a_row)
+        in_a_row = self._skips.in_a_row
         if in_a_row >= MAX_SKIPPED_IN_A_ROW or (
             self._are_faults and self._total >= self._config.max_skipped_steps
         ):

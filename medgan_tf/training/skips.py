@@ -16,15 +16,12 @@ class Skips(tf.Module):
 
     A step counts if at least one of its updates was left out.
 
-    Attributes:
-      total: int64 scalar, in the whole run.
-      in_a_row: int64 scalar, up to now; 0 after a step that was whole.
     """
 
     def __init__(self):
         super().__init__(name="skips")
-        self.total = _counter(0)
-        self.in_a_row = _counter(0)
+        self._total = _counter(0)
+        self._in_a_row = _counter(0)
         self._steps = _counter([0] * NUM_REMEMBERED)
 
     def count(self, step: tf.Tensor, was_skipped: tf.Tensor) -> None:
@@ -38,8 +35,18 @@ class Skips(tf.Module):
         kept = self._steps.value()
         moved = tf.concat([kept[1:], [step]], axis=0)
         self._steps.assign(tf.where(was_skipped, moved, kept))
-        self.total.assign_add(one)
-        self.in_a_row.assign((self.in_a_row + 1) * one)
+        self._total.assign_add(one)
+        self._in_a_row.assign((self._in_a_row + 1) * one)
+
+    @property
+    def total(self) -> int:
+        """In the whole run."""
+        return int(self._total.numpy())
+
+    @property
+    def in_a_row(self) -> int:
+        """Up to now; 0 after a step that was whole."""
+        return int(self._in_a_row.numpy())
 
     @property
     def steps(self) -> list[int]:
