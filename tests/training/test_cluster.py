@@ -389,7 +389,8 @@ def test_a_peer_that_is_gone_is_noticed_by_the_other(
     workers, number, victim, limit_s
 ):
     workers.start("--save_every=2")
-    workers.wait_for_step(4)
+    # A step is logged before it is saved.
+    workers.wait_for_step(5)
     workers.signal(victim, number)
     other = 1 - victim
     start = time.monotonic()
