@@ -86,7 +86,8 @@ setuptools.setup(
         "study": STUDY,
         "gpu": [f"tensorflow[and-cuda]{TENSORFLOW}"],
         "dev": [
-            *("pytest", "pytest-timeout", "scikit-image", "sewar", "ruff"),
+            *("pytest", "pytest-timeout", "pytest-xdist"),
+            *("scikit-image", "sewar", "ruff"),
             # The stubs of TensorFlow Serving's own clients.
             f"tensorflow-serving-api{TENSORFLOW}",
             *SERVE,

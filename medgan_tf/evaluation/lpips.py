@@ -129,7 +129,7 @@ class Lpips:
         # One trace for images of every size: each slice has its own box.
         images = tf.TensorSpec([None, None, None, 3], tf.float32)
         self._compiled = tf.function(
-            self._compare, input_signature=[images, images]
+            self._compare, input_signature=[images, images], autograph=False
         )
 
     def distance(

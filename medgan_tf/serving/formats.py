@@ -78,7 +78,11 @@ def write_onnx(
     inputs = signatures.specs(task, channels)[predict.SIGNATURE]
     function = signatures.endpoints(generator, task, channels)
     proto, _ = tf2onnx.convert.from_function(
-        tf.function(function[predict.SIGNATURE], input_signature=inputs),
+        tf.function(
+            function[predict.SIGNATURE],
+            input_signature=inputs,
+            autograph=False,
+        ),
         inputs,
         opset=OPSET,
     )
@@ -171,7 +175,7 @@ def _reference(
     inputs = signatures.specs(task, channels)[predict.SIGNATURE]
     function = signatures.endpoints(generator, task, channels)
     function = tf.function(
-        function[predict.SIGNATURE], input_signature=inputs
+        function[predict.SIGNATURE], input_signature=inputs, autograph=False
     ).get_concrete_function()
 
     def translate(arrays):

@@ -39,7 +39,9 @@ def write(
     for name, function in signatures.endpoints(
         generator, task, channels
     ).items():
-        function = tf.function(function, input_signature=inputs[name])
+        function = tf.function(
+            function, input_signature=inputs[name], autograph=False
+        )
         served[name] = function.get_concrete_function()
         outputs = served[name].structured_outputs
         described[name] = {

@@ -52,7 +52,7 @@ def translator(generator: casnet.CasNet, task: tasks.Task) -> Callable:
     target's window.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def translate(source, source_scale=None):
         num_channels = source.shape[-1]
         source = tf.ensure_shape(source, [None, _SIZE, _SIZE, num_channels])

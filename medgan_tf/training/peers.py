@@ -276,7 +276,7 @@ def _total(strategy: tf.distribute.Strategy, array: np.ndarray) -> np.ndarray:
     return np.rint(total / num_local)
 
 
-@tf.function
+@tf.function(autograph=False)
 def _sum_over_replicas(strategy, array: tf.Tensor) -> tf.Tensor:
     def add():
         context = tf.distribute.get_replica_context()

@@ -136,11 +136,15 @@ class Trainer:
             )
         # An update sums gradients over replicas, which XLA cannot.
         is_alone = self._strategy.num_replicas_in_sync == 1
+        # No `if` or loop in Python looks at a tensor, and AutoGraph would read
+        # hundreds of functions to see that: half the time to the first step.
         self.train_step = tf.function(
-            self._train_step, jit_compile=xla and is_alone
+            self._train_step, autograph=False, jit_compile=xla and is_alone
         )
         self._gradients = tf.function(
-            self._gradients_of_parts, jit_compile=xla and not is_alone
+            self._gradients_of_parts,
+            autograph=False,
+            jit_compile=xla and not is_alone,
         )
 
     @property
@@ -162,7 +166,7 @@ class Trainer:
     def pace(self, value: float) -> None:
         self._pace.assign(value)
 
-    @tf.function
+    @tf.function(autograph=False)
     def is_finite(self) -> tf.Tensor:
         """Whether all that training has changed is."""
         return tf.reduce_all(
@@ -336,12 +340,12 @@ class Trainer:
         terms |= self._update_discriminator(source, target, translated)
         return terms
 
-    @tf.function
+    @tf.function(autograph=False)
     def translate(self, source: tf.Tensor) -> tf.Tensor:
         """G(y): [B, 256, 256, C] in [-1, 1] to the same."""
         return self.translator(source)
 
-    @tf.function
+    @tf.function(autograph=False)
     def saturation(self, source: tf.Tensor) -> tf.Tensor:
         """Share of saturated pixels after each U-block, [num_u_blocks]."""
         return tf.stack(
@@ -608,7 +612,11 @@ def named_weights(network: keras.Model) -> dict[str, tf.Variable]:
 
 def _num_activations(network: keras.Model, *images: tf.Tensor) -> int:
     """Numbers that the convolutions of a network give for one slice."""
-    graph = tf.function(network).get_concrete_function(*images).graph
+    graph = (
+        tf.function(network, autograph=False)
+        .get_concrete_function(*images)
+        .graph
+    )
     return sum(
         operation.outputs[0].shape.num_elements()
         for operation in graph.get_operations()
