@@ -29,30 +29,29 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
         def update():
+            # Once for all variables: in each it would be half of the graph.
+            step = tf.cast(self.iterations + 1, tf.float32)
+            beta_1 = tf.constant(self.beta_1, tf.float32)
+            beta_2 = tf.constant(self.beta_2, tf.float32)
+            settings = {
+                "beta1_power": tf.pow(beta_1, step),
+                "beta2_power": tf.pow(beta_2, step),
+                "lr": tf.convert_to_tensor(self.learning_rate.value),
+                "beta1": beta_1,
+                "beta2": beta_2,
+                "epsilon": tf.constant(self.epsilon, tf.float32),
+            }
             for gradient, variable in zip(
                 grads, trainable_variables, strict=True
             ):
-                self.update_step(
-                    gradient, variable.value, self.learning_rate.value
+                index = self._get_variable_index(variable)
+                tf.raw_ops.ResourceApplyAdam(
+                    var=variable.value.handle,
+                    m=self._momentums[index].value.handle,
+                    v=self._velocities[index].value.handle,
+                    grad=tf.cast(gradient, tf.float32),
+                    **settings,
                 )
             return 1
 
         self.iterations.assign_add(tf.cond(is_finite, update, lambda: 0))
-
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations + 1, tf.float32)
-        beta_1 = tf.constant(self.beta_1, tf.float32)
-        beta_2 = tf.constant(self.beta_2, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(beta_1, step),
-            beta2_power=tf.pow(beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=self.epsilon,
-            grad=tf.cast(gradient, tf.float32),
-        )
