@@ -34,3 +34,47 @@ def shared_data() -> pathlib.Path:
 def golden() -> pathlib.Path:
     """Numbers from the programs that we are to be faithful to."""
     return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def write_records():
+    """A function that writes records of small, simulated patients.
+
+    Takes a folder, the split of each patient, a task with CT as its target and
+    how many slices each has; gives the data set.
+    """
+    # Here, because not every test needs TensorFlow.
+    from medgan_tf import tasks
+    from medgan_tf.data import pairs, phantom, records
+
+    def write(folder, splits, task_name="mr_ct", num_slices=2):
+        task = tasks.adapted(
+            tasks.TASKS[task_name], voxel_size_mm=(None, None, None)
+        )
+        with records.Writer(folder, task.name) as writer:
+            for seed, split in enumerate(splits):
+                images = phantom.patient(
+                    seed, shape=(24, 24, num_slices), spacing=(9.0, 9.0, 20.0)
+                )
+                patient = pairs.prepare(
+                    task,
+                    f"patient{seed}",
+                    pairs.Images([images[task.source.name]], images["CT"]),
+                    pairs.Options(),
+                )
+                writer.add(split, patient.samples)
+            return writer.finish(
+                {
+                    "task": task.name,
+                    "origin": "phantom",
+                    "is_simulated": True,
+                    "slice_size": 256,
+                    "source_channels": 1,
+                    "target_channels": 1,
+                    "voxel_size_mm": task.voxel_size_mm,
+                    "train_body_mean": 40.0,
+                    "task_row": tasks.as_stored(task),
+                }
+            )
+
+    return write

@@ -11,8 +11,7 @@ import sys
 import nibabel as nib
 import pytest
 
-from medgan_tf import tasks
-from medgan_tf.data import manifest, pairs, phantom, records
+from medgan_tf.data import manifest, phantom
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
@@ -65,33 +64,10 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory):
+def dataset(write_records, tmp_path_factory):
     """Records of MR to CT: two patients of two slices, one to validate on."""
-    task = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
     folder = tmp_path_factory.mktemp("faults") / "data"
-    with records.Writer(folder, "mr_ct") as writer:
-        for seed, split in enumerate(("train", "train", "validation")):
-            volumes = phantom.patient(
-                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
-            )
-            prepared = pairs.prepare(
-                task,
-                f"patient{seed}",
-                pairs.Images([volumes["MR"]], volumes["CT"]),
-                pairs.Options(),
-            )
-            writer.add(split, prepared.samples)
-        return writer.finish(
-            {
-                "task": "mr_ct",
-                "origin": "phantom",
-                "is_simulated": True,
-                "slice_size": 256,
-                "source_channels": 1,
-                "target_channels": 1,
-                "task_row": tasks.as_stored(task),
-            }
-        )
+    return write_records(folder, ("train", "train", "validation"))
 
 
 @pytest.fixture

@@ -224,8 +224,8 @@ def test_names_become_ids_and_the_table_leads_back(call, study):
 def test_after_a_signal_the_same_command_goes_on_where_it_was(
     tmp_path, number, words
 ):
-    """Twenty built-in patients take long enough to be interrupted."""
-    command = ["--output_dir=records", "--task=mr_ct"]
+    """Six built-in patients take long enough to be interrupted."""
+    command = ["--output_dir=records", "--task=mr_ct", "--num_phantoms=6"]
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *command],
         cwd=tmp_path,
@@ -247,7 +247,7 @@ def test_after_a_signal_the_same_command_goes_on_where_it_was(
     finished = {path.suffix for path in work.iterdir()}
     assert finished == {"", ".json", ".tfrecord"}
     count = len(list(work.glob("*.json")))
-    assert f"{count} of 20 studies are kept" in shown
+    assert f"{count} of 6 studies are kept" in shown
     before = {p.name: p.stat().st_mtime_ns for p in work.glob("*.tfrecord")}
     again = subprocess.run(
         [sys.executable, SCRIPT, *command],
@@ -262,9 +262,10 @@ def test_after_a_signal_the_same_command_goes_on_where_it_was(
     assert set(before.values()) < after
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     command = ["--output_dir=records", "--task=mr_ct", "--workers=2"]
+    command += ["--num_phantoms=6"]
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *command],
         cwd=tmp_path,

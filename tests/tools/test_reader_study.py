@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from medgan_tf import methods, tasks
-from medgan_tf.data import pairs, phantom, records
 from medgan_tf.reader_study import storage, study
 from medgan_tf.training import checkpoint
 from medgan_tf.training import config as configs
@@ -134,32 +133,12 @@ def test_a_study_of_folders_from_its_making_to_its_report(images, tmp_path):
     )
 
 
-def write_run(folder):
+def write_run(folder, write_records):
     """data and run, as prepare_data.py and train.py write them, at once."""
     task = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
-    with records.Writer(folder / "data", task.name) as writer:
-        for seed, split in enumerate(("train", "validation", "test")):
-            found = phantom.patient(
-                seed, shape=(24, 24, 3), spacing=(9.0, 9.0, 20.0)
-            )
-            prepared = pairs.prepare(
-                task,
-                f"patient{seed}",
-                pairs.Images([found["MR"]], found["CT"]),
-                pairs.Options(),
-            )
-            writer.add(split, prepared.samples)
-        dataset = writer.finish(
-            {
-                "task": task.name,
-                "origin": "phantom",
-                "is_simulated": True,
-                "slice_size": 256,
-                "source_channels": 1,
-                "target_channels": 1,
-                "task_row": tasks.as_stored(task),
-            }
-        )
+    dataset = write_records(
+        folder / "data", ("train", "validation", "test"), num_slices=3
+    )
     method = methods.override(methods.METHODS["pix2pix"], ["ngf=2", "ndf=2"])
     run = checkpoint.open_run(
         folder / "run", task, method, configs.TrainConfig(), dataset
@@ -170,8 +149,8 @@ def write_run(folder):
 
 
 @pytest.mark.slow
-def test_a_study_of_runs_is_of_patients_kept_apart(tmp_path):
-    write_run(tmp_path)
+def test_a_study_of_runs_is_of_patients_kept_apart(tmp_path, write_records):
+    write_run(tmp_path, write_records)
     shown = call(
         "create",
         "--study_dir=s",

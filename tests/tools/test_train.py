@@ -10,7 +10,6 @@ import time
 import pytest
 
 from medgan_tf import tasks
-from medgan_tf.data import pairs, phantom, records
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "tools" / "train.py"
 TASK = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
@@ -43,30 +42,10 @@ def call(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(write_records, tmp_path_factory):
     """Records of one small patient to train on."""
     folder = tmp_path_factory.mktemp("train") / "data"
-    images = phantom.patient(0, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0))
-    with records.Writer(folder, "mr_ct") as writer:
-        patient = pairs.prepare(
-            TASK,
-            "ann",
-            pairs.Images([images["MR"]], images["CT"]),
-            pairs.Options(),
-        )
-        writer.add("train", patient.samples)
-        writer.finish(
-            {
-                "task": "mr_ct",
-                "origin": "phantom",
-                "is_simulated": True,
-                "slice_size": 256,
-                "source_channels": 1,
-                "target_channels": 1,
-                "voxel_size_mm": TASK.voxel_size_mm,
-                "task_row": tasks.as_stored(TASK),
-            }
-        )
+    write_records(folder, ("train",))
     return folder
 
 

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pytest
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors
 from medgan_tf.training import cluster, forming
 
 TWO = ["a:1", "b:2"]
@@ -182,36 +182,10 @@ HARD_LIMIT_S = 250
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(write_records, tmp_path_factory):
     """Records of two small patients to train on."""
-    from medgan_tf.data import pairs, phantom, records
-
-    task = tasks.adapted(tasks.TASKS["mr_ct"], voxel_size_mm=(None, None, None))
     folder = tmp_path_factory.mktemp("cluster") / "data"
-    with records.Writer(folder, "mr_ct") as writer:
-        for seed in (0, 1):
-            images = phantom.patient(
-                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
-            )
-            patient = pairs.prepare(
-                task,
-                f"patient{seed}",
-                pairs.Images([images["MR"]], images["CT"]),
-                pairs.Options(),
-            )
-            writer.add("train", patient.samples)
-        writer.finish(
-            {
-                "task": "mr_ct",
-                "origin": "phantom",
-                "is_simulated": True,
-                "slice_size": 256,
-                "source_channels": 1,
-                "target_channels": 1,
-                "voxel_size_mm": task.voxel_size_mm,
-                "task_row": tasks.as_stored(task),
-            }
-        )
+    write_records(folder, ("train", "train"))
     return folder
 
 
@@ -360,7 +334,7 @@ def test_two_processes_learn_what_one_learns(workers, alone):
     assert_near(workers.state(), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "victim"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)]
 )
@@ -380,7 +354,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step_and_none_is_lost(
     assert_near(workers.state(), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "victim", "limit_s"),
     [(signal.SIGKILL, 1, 30), (signal.SIGKILL, 0, 30), (signal.SIGSTOP, 0, 60)],
@@ -411,7 +385,7 @@ def test_workers_with_other_flags_are_refused_in_all_of_them(workers):
     assert not workers.workdir.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_an_error_of_the_chief_ends_all_with_its_code(workers):
     workers.start("--set=learning_rate=1e30", "--max_steps=40")
     assert workers.codes() == [4, 4], workers.said(0) + workers.said(1)

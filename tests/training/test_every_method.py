@@ -8,7 +8,6 @@ import tensorflow as tf
 import tqdm
 
 from medgan_tf import methods, tasks
-from medgan_tf.data import pairs, phantom, records
 from medgan_tf.evaluation import evaluate
 from medgan_tf.serving import export, predict
 from medgan_tf.training import checkpoint, loop
@@ -22,38 +21,15 @@ SMALL = (
     "ndf=2",
     "style_layers=block1_conv1",
     "content_layers=block1_conv1",
-    "averaging=0.5",
     "num_u_blocks=1",
 )
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(write_records, tmp_path_factory):
     """A patient to train on, one to validate on and one to test on."""
     folder = tmp_path_factory.mktemp("every") / "data"
-    with records.Writer(folder, TASK.name) as writer:
-        for seed, split in enumerate(("train", "validation", "test")):
-            images = phantom.patient(
-                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
-            )
-            patient = pairs.prepare(
-                TASK,
-                f"patient{seed}",
-                pairs.Images([images["PET"]], images["CT"]),
-                pairs.Options(),
-            )
-            writer.add(split, patient.samples)
-        return writer.finish(
-            {
-                "task": TASK.name,
-                "origin": "phantom",
-                "is_simulated": True,
-                "slice_size": 256,
-                "source_channels": 1,
-                "target_channels": 1,
-                "task_row": tasks.as_stored(TASK),
-            }
-        )
+    return write_records(folder, ("train", "validation", "test"), "pet_ct")
 
 
 @pytest.mark.parametrize("name", methods.METHODS)

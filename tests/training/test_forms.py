@@ -92,8 +92,17 @@ def test_the_gradient_between_two_images_is_that_of_finite_differences(images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["saturating", "lsgan", "hinge", "wgan_gp"])
-@pytest.mark.parametrize("norm", ["projection", "reparam", "none"])
+@pytest.mark.parametrize(
+    ("form", "norm"),
+    [
+        ("saturating", "projection"),
+        ("lsgan", "reparam"),
+        ("hinge", "reparam"),
+        ("hinge", "none"),
+        ("wgan_gp", "projection"),
+        ("wgan_gp", "reparam"),
+    ],
+)
 def test_every_form_takes_steps_that_change_both_networks(images, form, norm):
     trainer = make(f"adversarial_form={form}", f"spectral_norm={norm}")
     before = [

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
 from medgan_tf import errors, methods, tasks
-from medgan_tf.data import pairs, phantom, pipeline, records
+from medgan_tf.data import pipeline, records
 from medgan_tf.training import checkpoint, loop
 from medgan_tf.training import config as configs
 
@@ -58,32 +58,10 @@ class Bar:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(write_records, tmp_path_factory):
     """Two patients of two slices to train on and one to validate on."""
     folder = tmp_path_factory.mktemp("loop") / "data"
-    with records.Writer(folder, "mr_ct") as writer:
-        for seed, split in ((0, "train"), (1, "train"), (2, "validation")):
-            images = phantom.patient(
-                seed, shape=(24, 24, 2), spacing=(9.0, 9.0, 20.0)
-            )
-            patient = pairs.prepare(
-                TASK,
-                f"patient{seed}",
-                pairs.Images([images["MR"]], images["CT"]),
-                pairs.Options(),
-            )
-            writer.add(split, patient.samples)
-        return writer.finish(
-            {
-                "task": "mr_ct",
-                "origin": "phantom",
-                "is_simulated": True,
-                "slice_size": 256,
-                "source_channels": 1,
-                "target_channels": 1,
-                "task_row": tasks.as_stored(TASK),
-            }
-        )
+    return write_records(folder, ("train", "train", "validation"))
 
 
 def train(method, dataset, workdir, progress=Bar, task=TASK, **changes):
