@@ -7,6 +7,8 @@ VENV = .venv
 PYTHON = python3 python3.13 python3.12 python3.11 python3.10
 UV = uv
 ARGS =
+# A file of tests to each core, of four at most: each process takes 2 GB.
+PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 # Findings that do no harm here; SECURITY.md says why.
 AUDIT_ACCEPTED =
 
@@ -35,10 +37,10 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/python tools/demo.py
 
 test: $(INSTALLED)
-	@$(VENV)/bin/python -m pytest -m "not faults" $(ARGS)
+	@$(VENV)/bin/python -m pytest -m "not faults" $(PARALLEL) $(ARGS)
 
 test-faults: $(INSTALLED)
-	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)
+	@$(VENV)/bin/python -m pytest -m faults $(ARGS)
 
 test-beam: $(INSTALLED)
 	@$(PIP_INSTALL) --editable '.[beam]'
