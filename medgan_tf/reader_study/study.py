@@ -37,7 +37,7 @@ class Study:
       slope: of a stored value, 0 to 65535.
       intercept: likewise.
       words: "1" to "4" -> what the score means.
-      trials: id -> ids of its images, in the order in which they are shown.
+      trials: id -> ids of its images, in no order that means anything.
     """
 
     folder: pathlib.Path

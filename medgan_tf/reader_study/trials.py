@@ -141,12 +141,11 @@ def create(
     for at in rng.permutation(len(chosen)):
         place, trial = chosen[at].place, _name()
         names = {label: _name() for label in images[place]}
-        order = [str(name) for name in rng.permutation(list(names.values()))]
-        trials.append({"id": trial, "images": order})
+        trials.append({"id": trial, "images": sorted(names.values())})
         label_of = {name: label for label, name in names.items()}
         key_trials[trial] = {
             **dict(zip(("patient", "study", "slice"), place, strict=True)),
-            "images": {name: label_of[name] for name in order},
+            "images": {name: label_of[name] for name in sorted(label_of)},
         }
         files |= {names[k]: image for k, image in images[place].items()}
     told = json.dumps(_told(plan, trials), indent=1).encode()

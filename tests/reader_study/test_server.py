@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -314,6 +315,31 @@ def test_every_role_on_every_route(request, asks):
         assert SCRIPT.encode() not in body
         is_stored = len(storage.read_answers(running.path)) > len(before)
         assert is_stored == (asks == f"answer of {role}")
+
+
+def test_each_reader_has_an_own_order_of_the_images_of_a_trial(running):
+    def seen(role):
+        client = running.client(role)
+        _, page, _ = client.ask("GET", "/trial")
+        return re.findall(rb'<figure[^>]*data-image="(\w+)"', page)
+
+    assert len(seen("A")) == 3 and seen("A") == seen("A")
+    rng = random.Random(0)
+    trials = [
+        [f"{rng.getrandbits(64):016x}" for _ in "abc"] for _ in range(600)
+    ]
+    orders = [
+        [application._in_own_order(reader, images) for images in trials]
+        for reader in ("reader1", "reader2")
+    ]
+    for images, *both in zip(trials, *orders, strict=True):
+        assert sorted(images) == sorted(both[0]) == sorted(both[1])
+    # Each of six orders as often as another, whatever the other reader's is:
+    # 100 of 600, within four standard errors.
+    alike = sum(one == other for one, other in zip(*orders, strict=True))
+    assert 63 < alike < 137
+    first = sum(o[0] == t[0] for o, t in zip(orders[0], trials, strict=True))
+    assert 154 < first < 246
 
 
 def test_an_image_is_the_file_as_it_is(unchanged):

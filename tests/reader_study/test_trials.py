@@ -226,7 +226,8 @@ def test_key_and_tokens_are_beside_and_for_their_owner_only(made):
 
 def test_the_same_seed_gives_the_same_study_and_another_another(tmp_path, made):
     def shown(one):
-        """What a reader sees trial by trial, without the drawn names."""
+        """What readers see trial by trial, without the names, which are drawn
+        and by which each reader's images are ordered."""
         trials_of = content(one)[1]["trials"]
         path = one.folder / study.ANSWERS_FILE
         with contextlib.closing(sqlite3.connect(path)) as database:
@@ -234,7 +235,7 @@ def test_the_same_seed_gives_the_same_study_and_another_another(tmp_path, made):
                 "SELECT trial FROM trial_order ORDER BY reader, position"
             ).fetchall()
         return [
-            {**trials_of[t], "images": list(trials_of[t]["images"].values())}
+            {**trials_of[t], "images": sorted(trials_of[t]["images"].values())}
             for (t,) in order
         ]
 
