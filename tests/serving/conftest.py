@@ -153,8 +153,13 @@ def started(folder):
         port = told.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             pages = [p for p in json.load(answer) if p["type"] == "page"]
+        # No pings: their thread would draw from Python's random numbers, in the
+        # middle of a training that is to end bit by bit as another.
         with client.connect(
-            pages[0]["webSocketDebuggerUrl"], max_size=None, proxy=None
+            pages[0]["webSocketDebuggerUrl"],
+            max_size=None,
+            proxy=None,
+            ping_interval=None,
         ) as connection:
             yield Browser(connection)
     finally:
