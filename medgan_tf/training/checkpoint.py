@@ -534,7 +534,8 @@ def _list_anew(folder: pathlib.Path) -> None:
     # Names alone, so that the folder can be moved.
     names = [os.path.basename(path) for path in found]
     if names:
-        tf.compat.v1.train.update_checkpoint_state(
+        # Because the function that writes it too warns at each call.
+        state = tf.compat.v1.train.generate_checkpoint_state_proto(
             str(folder.absolute()),
             names[-1],
             all_model_checkpoint_paths=names,
@@ -543,6 +544,7 @@ def _list_anew(folder: pathlib.Path) -> None:
                 os.path.getmtime(f"{path}.index") for path in found
             ],
         )
+        _write(folder / "checkpoint", str(state))
 
 
 def _is_whole(path: str) -> bool:
@@ -592,6 +594,10 @@ def _tuples(row: dict) -> dict:
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
+    _write(path, json.dumps(content, indent=1) + "\n")
+
+
+def _write(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_text(text)
     os.replace(temporary, path)
