@@ -7,6 +7,7 @@ should have been sent, so that a server which stands still is seen to (the
 
 import asyncio
 import base64
+import collections
 import json
 import pathlib
 import random
@@ -36,11 +37,11 @@ async def closed(ask: Ask, clients: int, seconds: float) -> float:
 
 async def poisson(
     ask: Ask, rate: float, seconds: float, seed: int = 0
-) -> tuple[list[float], int]:
-    """Seconds that each request took, in order, and how many failed.
+) -> tuple[list[float], collections.Counter[str]]:
+    """Seconds that each request took, in order, and how often what failed.
 
     Args:
-      ask: raises an exception where it fails.
+      ask: raises an exception where it fails, whose words are counted.
       rate: requests a second.
       seconds: for which requests come.
       seed: of the moments.
@@ -48,11 +49,13 @@ async def poisson(
     rng = random.Random(seed)
     begin = time.perf_counter()
     tasks, due = [], 0.0
+    failures = collections.Counter()
 
     async def one(due: float) -> float | None:
         try:
             await ask()
-        except Exception:
+        except Exception as error:
+            failures[str(error) or type(error).__name__] += 1
             return None
         return time.perf_counter() - begin - due
 
@@ -60,8 +63,7 @@ async def poisson(
         await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
         tasks.append(asyncio.create_task(one(due)))
     found = await asyncio.gather(*tasks)
-    took = [each for each in found if each is not None]
-    return took, len(found) - len(took)
+    return [each for each in found if each is not None], failures
 
 
 def resident_mb(pid: int) -> float:

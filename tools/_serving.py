@@ -127,7 +127,8 @@ async def _ask_server(
 
         async def ask():
             answer = await client.post(path, content=body, headers=headers)
-            answer.raise_for_status()
+            if answer.is_error:
+                raise errors.ResourceError(f"status {answer.status_code}")
 
         for _ in range(2):
             await ask()
@@ -135,7 +136,7 @@ async def _ask_server(
         capacity = await _load.closed(ask, 4, min(10, case["seconds"]))
         before = _load.resident_mb(pid)
         rate = LOAD * capacity
-        took, failed = await _load.poisson(ask, rate, case["seconds"])
+        took, failures = await _load.poisson(ask, rate, case["seconds"])
         after = _load.resident_mb(pid)
     took.sort()
     if not took:
@@ -148,8 +149,9 @@ async def _ask_server(
         "one_client_s": alone,
         "capacity_per_s": capacity,
         "requests_per_s": rate,
-        "requests": len(took) + failed,
-        "errors": failed,
+        "requests": len(took) + failures.total(),
+        "errors": failures.total(),
+        "failures": failures,
         "body_mb": len(body) / 1e6,
         "memory_mb": after,
         "memory_growth": after / before - 1,
