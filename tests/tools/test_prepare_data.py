@@ -262,6 +262,7 @@ def test_after_a_signal_the_same_command_goes_on_where_it_was(
     assert set(before.values()) < after
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     command = ["--output_dir=records", "--task=mr_ct", "--workers=2"]

@@ -334,6 +334,7 @@ def test_two_processes_learn_what_one_learns(workers, alone):
     assert_near(workers.state(), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "victim"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)]
@@ -354,6 +355,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step_and_none_is_lost(
     assert_near(workers.state(), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("number", "victim", "limit_s"),
@@ -385,6 +387,7 @@ def test_workers_with_other_flags_are_refused_in_all_of_them(workers):
     assert not workers.workdir.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_an_error_of_the_chief_ends_all_with_its_code(workers):
     workers.start("--set=learning_rate=1e30", "--max_steps=40")
