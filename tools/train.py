@@ -42,6 +42,9 @@ _VERIFY = flags.DEFINE_enum(
     "every byte by SHA-256 (half a gigabyte a second), or the sizes.",
 )
 
+# So oneDNN, which convolves on some processors, tells a lack of memory.
+_NO_PRIMITIVE = "could not create a primitive"
+
 
 def main(_: list[str]) -> None:
     task = tasks.TASKS[_training.TASK.value]
@@ -93,7 +96,15 @@ def main(_: list[str]) -> None:
             ),
             strategy=strategy,
         )
-    except (MemoryError, tensorflow.errors.ResourceExhaustedError) as error:
+    except (
+        MemoryError,
+        tensorflow.errors.ResourceExhaustedError,
+        tensorflow.errors.AbortedError,
+    ) as error:
+        if isinstance(error, tensorflow.errors.AbortedError) and (
+            _NO_PRIMITIVE not in error.message
+        ):
+            raise
         # A disk that is full has been told by then.
         raise errors.ResourceError(_too_large(config, method)) from error
     print(f"Run: {run.workdir}")
