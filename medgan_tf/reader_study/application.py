@@ -337,7 +337,7 @@ class Application:
         return form
 
 
-def _in_own_order(reader: str, images: tuple[str, ...]) -> list[str]:
+def _in_own_order(reader: str, images: list[str]) -> list[str]:
     """Images of a trial as this reader sees them, each time alike.
 
     An order for each reader, because readers who like one place would else

@@ -29,7 +29,7 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
         def update():
-            # Once for all variables: in each it would be half of the graph.
+            # Once for all variables: else a third of the step's graph.
             step = tf.cast(self.iterations + 1, tf.float32)
             beta_1 = tf.constant(self.beta_1, tf.float32)
             beta_2 = tf.constant(self.beta_2, tf.float32)

@@ -137,7 +137,7 @@ class Trainer:
         # An update sums gradients over replicas, which XLA cannot.
         is_alone = self._strategy.num_replicas_in_sync == 1
         # No `if` or loop in Python looks at a tensor, and AutoGraph would read
-        # hundreds of functions to see that: half the time to the first step.
+        # hundreds of functions to see that: half the time of tracing.
         self.train_step = tf.function(
             self._train_step, autograph=False, jit_compile=xla and is_alone
         )

@@ -4,8 +4,10 @@ A large epsilon keeps Adam from dividing noise by noise: its first updates are
 of one size however small the gradient.
 """
 
+import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -269,3 +271,58 @@ def test_two_devices_with_half_the_batch_each_are_one_with_all_of_it(
         check=False,
     )
     assert done.stdout.strip() == "same", done.stderr[-2000:]
+
+
+def _ports(count):
+    """Ports that are free now."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def _last_terms(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {
+        name: value
+        for name, value in rows[-2].items()
+        if name.startswith("loss/")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_two_processes_train_as_one(tmp_path):
+    """Over loopback; the second one writes nothing."""
+    command = [
+        *(sys.executable, "-m", "medgan_tf.tools.train"),
+        *(f"--set={setting}" for setting in SMALL),
+        *("--task=pet_denoise", "--method=medgan_1g", "--vgg_weights=random"),
+        *("--max_steps=4", "--batch_size=2", "--precision=float32"),
+        "--steps_per_execution=2",
+    ]
+    alone = [*command, f"--workdir={tmp_path / 'one'}", "--num_phantoms=3"]
+    subprocess.run(alone, check=True, capture_output=True, timeout=300)
+    (data,) = tmp_path.glob("pet_denoise_phantoms*")
+    cluster = {"worker": [f"localhost:{port}" for port in _ports(2)]}
+    workers = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = {"cluster": cluster, "task": task}
+        where = f"--data_dir={data}", f"--workdir={tmp_path / 'two'}"
+        workers.append(
+            subprocess.Popen(
+                [*command, *where],
+                env={**os.environ, "TF_CONFIG": json.dumps(config)},
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+    said = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    assert "follows the chief" in said[1]
+    expected = _last_terms(tmp_path / "one")
+    assert _last_terms(tmp_path / "two") == pytest.approx(expected, rel=1e-4)
