@@ -1,8 +1,11 @@
 """What several tests share: where the real images are, if they are here."""
 
+import json
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -34,6 +37,49 @@ def shared_data() -> pathlib.Path:
 def golden() -> pathlib.Path:
     """Numbers from the programs that we are to be faithful to."""
     return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def prefork():
+    """A process that has imported TensorFlow and starts scripts; see there."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "prefork.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def run_script(prefork, tmp_path_factory):
+    """A function that runs a script of tools/ in a folder to its end.
+
+    It takes the script's name, its arguments, and `cwd`; it gives what
+    `subprocess.run` does, yet saves the seconds in which TensorFlow is
+    imported. What happens before that (`--help`, signals, the environment) is
+    for tests that start a process of their own.
+    """
+    folder = tmp_path_factory.mktemp("printed")
+
+    def run(script, *arguments, cwd):
+        printed = {name: folder / name for name in ("stdout", "stderr")}
+        for file in printed.values():
+            file.write_bytes(b"")
+        request = {
+            "script": str(ROOT / "tools" / script),
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            **{name: str(file) for name, file in printed.items()},
+        }
+        print(json.dumps(request), file=prefork.stdin, flush=True)
+        code = int(prefork.stdout.readline())
+        texts = {n: f.read_text("utf-8") for n, f in printed.items()}
+        return subprocess.CompletedProcess(request, code, **texts)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,13 @@ class CasNet(keras.Model):
             for i in range(1, num_u_blocks + 1)
         ]
 
+    def build(self, input_shape):
+        """Makes the weights of each block."""
+        for block in self.blocks:
+            if not block.built:  # by `stages`
+                block.build(input_shape)
+            input_shape = (*input_shape[:-1], block.last.filters)
+
     def call(self, image):
         return self.stages(image)[-1]
 
@@ -63,8 +70,7 @@ class CasNet(keras.Model):
         """The image after each U-block, the last being the translation."""
         images = []
         for block in self.blocks:
-            # Not while the weights are still to be made.
-            if self._recompute and block.built:
+            if self._recompute:
                 block = tf.recompute_grad(block)
             image = block(image)
             images.append(image)

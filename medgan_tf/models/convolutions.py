@@ -196,9 +196,9 @@ def _kernel_gradient(large, small, kernel) -> tf.Tensor:
 def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """The transposed convolution as one product and a sum of shifts.
 
-    Pixel i of a row reaches 2i - 1 .. 2i + 2 by the kernel's taps 0 .. 3, so
-    an even pixel 2i gets tap 1 of i and tap 3 of i - 1, and an odd one 2i + 1
-    tap 2 of i and tap 0 of i + 1; the same for columns.
+    Pixel i of a row reaches 2i - 1 .. 2i + 2 by the kernel's taps 0 .. 3. In
+    pairs of pixels that begin with the odd ones, -1 and 0 being pair 0: taps 0
+    and 1 fill pair i, taps 2 and 3 pair i + 1; the same for columns.
     """
     _, height, width, channels = image.shape
     filters = kernel.shape[2]
@@ -213,21 +213,18 @@ def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     # [B, height, 4, width, 4, filters]
     taps = tf.transpose(taps, [3, 4, 0, 5, 1, 2])
     for axis in (1, 3):
-        tap_0, tap_1, tap_2, tap_3 = tf.unstack(taps, axis=axis + 1)
-        even = tap_1 + _shift(tap_3, axis, 1)
-        odd = tap_2 + _shift(tap_0, axis, -1)
-        taps = tf.stack([even, odd], axis=axis + 1)
-    return tf.reshape(taps, [-1, 2 * height, 2 * width, filters])
+        first, second = tf.split(taps, 2, axis=axis + 1)
+        taps = _padded(first, axis, 0, 1) + _padded(second, axis, 1, 0)
+    # [B, height + 1, 2, width + 1, 2, filters], without the outermost pixels
+    summed = tf.reshape(taps, [-1, 2 * height + 2, 2 * width + 2, filters])
+    return summed[:, 1:-1, 1:-1]
 
 
-def _shift(array: tf.Tensor, axis: int, by: int) -> tf.Tensor:
-    """Moves an array by one place along an axis; zeros come in."""
-    length = array.shape[axis]
-    if by > 0:
-        kept, lost = tf.split(array, [length - 1, 1], axis)
-        return tf.concat([tf.zeros_like(lost), kept], axis)
-    lost, kept = tf.split(array, [1, length - 1], axis)
-    return tf.concat([kept, tf.zeros_like(lost)], axis)
+def _padded(array: tf.Tensor, axis: int, before: int, after: int) -> tf.Tensor:
+    """An array with so many zeros before and after it along an axis."""
+    paddings = [[0, 0]] * len(array.shape)
+    paddings[axis] = [before, after]
+    return tf.pad(array, paddings)
 
 
 def _one_filter(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -86,6 +86,23 @@ class UBlock(keras.Model):
         ]
         self.last = convolutions.UpConvolution(out_channels, "decoder_1", dtype)
 
+    def build(self, input_shape):
+        """Makes the weights, for which Keras alone would trace `call`."""
+        shape, skips = input_shape, []
+        for convolution in self.down:
+            convolution.build(shape)
+            shape = convolution.compute_output_shape(shape)
+            skips.append(shape)
+        for norm, skip in zip(self.down_norms, skips[1:], strict=False):
+            norm.build(skip)
+        shape = skips.pop()
+        for convolution, norm in zip(self.up, self.up_norms, strict=True):
+            convolution.build(shape)
+            shape = convolution.compute_output_shape(shape)
+            norm.build(shape)
+            shape = (*shape[:-1], shape[-1] + skips.pop()[-1])
+        self.last.build(shape)
+
     def call(self, image):
         _check_sides(image)
         # [B, 256, 256, C] -> 128 -> 64 -> 32 -> 16 -> 8 -> 4 -> 2 -> 1

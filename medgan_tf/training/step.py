@@ -597,7 +597,7 @@ def build_generator(
         recompute,
         dtype=precision,
     )
-    generator(tf.zeros([1, SLICE_SIZE, SLICE_SIZE, source_channels]))
+    generator.build((1, SLICE_SIZE, SLICE_SIZE, source_channels))
     return generator
 
 

@@ -10,8 +10,6 @@ import gzip
 import io
 import pathlib
 import re
-import subprocess
-import sys
 import warnings
 import zipfile
 import zlib
@@ -25,7 +23,6 @@ from pydicom import datadict, uid
 
 from medgan_tf.data import dicom_slice, phantom
 
-TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 # 13 characters fit into every kind of text that DICOM has.
 CANARY = "DOE^JOHN 1970"
 # As it stands, with "_" or "%5E" for "^", in whatever case, in UTF-16 too.
@@ -166,16 +163,16 @@ def write_dicom(folder, volume, modality, frame):
         image.save_as(folder / f"{CANARY}{k}.dcm", enforce_file_format=True)
 
 
-def call(script, *arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, TOOLS / script, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def call(run_script):
+    """Runs a script that succeeds; all that it tells."""
+
+    def run(script, *arguments, cwd):
+        done = run_script(script, *arguments, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    return run
 
 
 def write_images(folder, kind, seed):
@@ -197,7 +194,7 @@ def write_images(folder, kind, seed):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(call, tmp_path_factory):
     """Patients in three formats, and all that the scripts make of them."""
     place = tmp_path_factory.mktemp("canaries")
     study = place / "study"
@@ -291,7 +288,7 @@ def test_what_is_prepared_trained_scored_and_exported_holds_none(place):
 
 
 @pytest.mark.slow
-def test_translated_volumes_hold_none(place):
+def test_translated_volumes_hold_none(call, place):
     (place / "in").mkdir()
     for seed, suffix in enumerate((".nii.gz", ".mha")):
         (file,) = (place / "study" / f"{CANARY}{seed}").glob(f"*MR{suffix}")
@@ -310,7 +307,7 @@ def test_translated_volumes_hold_none(place):
 
 
 @pytest.mark.slow
-def test_a_bids_derivative_holds_none_but_the_label_of_the_subject(place):
+def test_a_bids_derivative_holds_none_but_the_label_of_the_subject(call, place):
     folder = place / "bids" / "sub-1" / "anat"
     folder.mkdir(parents=True)
     (file,) = (place / "study" / f"{CANARY}0").glob("*MR.nii.gz")
@@ -333,7 +330,7 @@ def test_a_bids_derivative_holds_none_but_the_label_of_the_subject(place):
 
 
 @pytest.mark.slow
-def test_a_dicom_series_says_of_its_source_whose_it_is_and_no_more(place):
+def test_a_dicom_series_says_of_its_source_whose_it_is_and_no_more(call, place):
     (source,) = (place / "study" / f"{CANARY}2").glob("*MR")
     call("predict.py", "--model=model", source, "series", cwd=place)
     clean = place / "clean"

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import pathlib
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -13,19 +10,17 @@ import pytest
 from medgan_tf.data import phantom, preprocess, records
 from medgan_tf.training import checkpoint
 
-TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
+@pytest.fixture(scope="module")
+def call(run_script):
+    """Runs a script that ends with a code; what it says, or its last line."""
 
-def call(script, *arguments, cwd, code=0):
-    done = subprocess.run(
-        [sys.executable, TOOLS / script, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr.splitlines()[-1]
+    def run(script, *arguments, cwd, code=0):
+        done = run_script(script, *arguments, cwd=cwd)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr.splitlines()[-1]
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -51,13 +46,13 @@ def call(script, *arguments, cwd, code=0):
     ],
 )
 def test_flags_that_do_not_go_together_are_told_at_once(
-    arguments, words, tmp_path
+    call, arguments, words, tmp_path
 ):
     assert words in call("evaluate.py", *arguments, cwd=tmp_path, code=1)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(call, tmp_path_factory):
     """A folder with the images of three patients, records and a run."""
     place = tmp_path_factory.mktemp("evaluate")
     for seed, patient in enumerate(("ann", "bob", "cem")):
@@ -108,7 +103,9 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
-def test_the_translation_of_a_run_has_the_same_scores_from_a_folder(place):
+def test_the_translation_of_a_run_has_the_same_scores_from_a_folder(
+    call, place
+):
     slices, volumes = place / "slices", place / "volumes"
     slices.mkdir()
     volumes.mkdir()
@@ -169,7 +166,7 @@ def test_the_translation_of_a_run_has_the_same_scores_from_a_folder(place):
 
 
 @pytest.mark.slow
-def test_volumes_are_scored_by_a_protocol_of_volumes(place):
+def test_volumes_are_scored_by_a_protocol_of_volumes(call, place):
     folder = place / "targets"
     folder.mkdir()
     (folder / "cem.nii.gz").write_bytes(

@@ -1,9 +1,6 @@
 """predict.py as a user calls it, with stand-ins for trained models."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +9,6 @@ import tensorflow as tf
 
 from medgan_tf import tasks
 
-TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
 
 
@@ -52,20 +48,14 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def call(tmp_path, models):
+def call(tmp_path, models, run_script):
     """Runs the script in a folder whose name is not plain ASCII."""
     here = tmp_path / "Jörgs Bilder"
     here.mkdir()
 
     def run(*arguments, model=("one",)):
         flags = [f"--model={models / name}" for name in model]
-        return subprocess.run(
-            [sys.executable, TOOLS / "predict.py", *flags, *arguments],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return run_script("predict.py", *flags, *arguments, cwd=here)
 
     run.folder = here
     return run

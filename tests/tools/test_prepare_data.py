@@ -21,18 +21,14 @@ MR_CT = ("--task=mr_ct", "--workers=1", "--voxel_size_mm=keep,keep,keep")
 
 
 @pytest.fixture
-def call(tmp_path):
+def call(tmp_path, run_script):
     """Runs the script in an empty folder, --output_dir=records."""
 
     def run(*arguments):
         here = tmp_path / "here"
         here.mkdir(exist_ok=True)
-        return subprocess.run(
-            [sys.executable, SCRIPT, "--output_dir=records", *arguments],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=120,
+        return run_script(
+            "prepare_data.py", "--output_dir=records", *arguments, cwd=here
         )
 
     run.folder = tmp_path / "here"

@@ -4,10 +4,7 @@ import csv
 import itertools
 import json
 import os
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,19 +15,17 @@ from medgan_tf.training import checkpoint
 from medgan_tf.training import config as configs
 from medgan_tf.training import step as steps
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "reader_study.py"
 
+@pytest.fixture
+def call(run_script):
+    """Runs the script, which ends with a code; its words, or the last line."""
 
-def call(*arguments, cwd, code=0):
-    done = subprocess.run(
-        [sys.executable, TOOL, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr.splitlines()[-1]
+    def run(*arguments, cwd, code=0):
+        done = run_script("reader_study.py", *arguments, cwd=cwd)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr.splitlines()[-1]
+
+    return run
 
 
 @pytest.mark.slow
@@ -53,7 +48,7 @@ def call(*arguments, cwd, code=0):
         (["serve", "--key=k"], "--key is no flag of serve"),
     ],
 )
-def test_what_does_not_go_together_is_told(arguments, words, tmp_path):
+def test_what_does_not_go_together_is_told(call, arguments, words, tmp_path):
     told = call(*arguments, "--study_dir=s", cwd=tmp_path, code=1)
     assert words in told
     assert os.listdir(tmp_path) == []
@@ -86,7 +81,9 @@ def answer_all(folder):
 
 
 @pytest.mark.slow
-def test_a_study_of_folders_from_its_making_to_its_report(images, tmp_path):
+def test_a_study_of_folders_from_its_making_to_its_report(
+    call, images, tmp_path
+):
     shown = call(
         "create",
         "--study_dir=s",
@@ -149,7 +146,9 @@ def write_run(folder, write_records):
 
 
 @pytest.mark.slow
-def test_a_study_of_runs_is_of_patients_kept_apart(tmp_path, write_records):
+def test_a_study_of_runs_is_of_patients_kept_apart(
+    call, tmp_path, write_records
+):
     write_run(tmp_path, write_records)
     shown = call(
         "create",

@@ -2,9 +2,6 @@
 
 import hashlib
 import os
-import pathlib
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -12,26 +9,19 @@ import pytest
 
 from medgan_tf.data import phantom
 
-TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 PATIENTS = ("ann", "bob", "cem")
 MR_CT = ("--task=mr_ct", "--workers=1", "--voxel_size_mm=keep,keep,keep")
 PATTERNS = ("--source=*/MR.nii", "--target=*/CT.nii")
 
 
 @pytest.fixture
-def call(tmp_path):
+def call(tmp_path, run_script):
     """Runs a script in an empty folder."""
     here = tmp_path / "here"
     here.mkdir()
 
     def run(*arguments, script="verify_data.py"):
-        return subprocess.run(
-            [sys.executable, TOOLS / script, *arguments],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return run_script(script, *arguments, cwd=here)
 
     run.folder = here
     return run
