@@ -83,12 +83,17 @@ class PatchDiscriminator(keras.Model):
         # -> [B, 126, 126, 1]
         return tf.cast(self.last(x), tf.float32), features
 
+    @property
+    def convolutions(self) -> list[keras.Layer]:
+        """All of them, in the order in which an image meets them."""
+        return [*self.hidden, self.last]
+
     def advance(self, num_iterations: int) -> None:
         """One look at how large the kernels have become, with `spectral`."""
-        for layer in (*self.hidden, self.last):
+        for layer in self.convolutions:
             layer.advance(num_iterations)
 
     @property
     def kernels(self) -> list[keras.Variable]:
         """Kernels of every convolution, for the spectral projection."""
-        return [layer.kernel for layer in (*self.hidden, self.last)]
+        return [layer.kernel for layer in self.convolutions]

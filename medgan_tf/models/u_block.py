@@ -86,6 +86,11 @@ class UBlock(keras.Model):
         ]
         self.last = convolutions.UpConvolution(out_channels, "decoder_1", dtype)
 
+    @property
+    def convolutions(self) -> list[keras.Layer]:
+        """All of them, in the order in which an image meets them."""
+        return [*self.down, *self.up, self.last]
+
     def build(self, input_shape):
         """Makes the weights, for which Keras alone would trace `call`."""
         shape, skips = input_shape, []

@@ -140,8 +140,16 @@ class VGG19Features(keras.Model):
                 )
             )
         self.pool = keras.layers.MaxPooling2D(2, name="pool", dtype=dtype)
-        self(tf.zeros([1, 32, 32, 1]))
+        self.build((1, 256, 256, 3))
         _load(self.convolutions, weights)
+
+    def build(self, input_shape):
+        """Makes the weights, for which Keras alone would run `call`."""
+        for convolution in self.convolutions:
+            if _begins_block(convolution):
+                input_shape = self.pool.compute_output_shape(input_shape)
+            convolution.build(input_shape)
+            input_shape = convolution.compute_output_shape(input_shape)
 
     def call(self, image):
         x = (tf.cast(image, tf.float32) + 1.0) * 127.5
@@ -151,14 +159,19 @@ class VGG19Features(keras.Model):
         features = {}
         for convolution in self.convolutions:
             # Pooling stands between the blocks: 256 -> 128 -> 64 -> 32 -> 16
-            if convolution.name.endswith("_conv1") and (
-                convolution.name != LAYERS[0]
-            ):
+            if _begins_block(convolution):
                 x = self.pool(x)
             x = convolution(x)
             if convolution.name in self.layer_names:
                 features[convolution.name] = x
         return features
+
+
+def _begins_block(convolution: keras.layers.Conv2D) -> bool:
+    """Whether it is the first after a pooling."""
+    return convolution.name.endswith("_conv1") and (
+        convolution.name != LAYERS[0]
+    )
 
 
 def _load(convolutions: list[keras.Layer], weights: str) -> None:

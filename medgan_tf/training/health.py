@@ -150,19 +150,18 @@ def measure(
     Returns:
       TensorBoard tag -> number.
     """
-    source = shown.source[None]
-    shares = trainer.saturation(source).numpy()
+    stages = [image.numpy()[0] for image in trainer.stages(shown.source[None])]
     logits_are_odds = trainer.method.adversarial_form in (
         "non_saturating",
         "saturating",
     )
     return {
         **{
-            f"health/saturated_u_block_{i}": float(share)
-            for i, share in enumerate(shares, start=1)
+            f"health/saturated_u_block_{i}": watch.saturation(image)
+            for i, image in enumerate(stages, start=1)
         },
         **watch.measure(
-            trainer.translate(source).numpy()[0],
+            stages[-1],
             shown.target,
             *(
                 terms.get(name) if logits_are_odds else None

@@ -456,10 +456,7 @@ def _tagged(values: dict[str, float]) -> dict[str, float]:
 
 def _strip(trainer: steps.Trainer, sample: samples.Sample) -> list[np.ndarray]:
     """Source, target and the image after each U-block, first channels."""
-    stages = [
-        image.numpy()[0]
-        for image in trainer.translator.stages(sample.source[None])
-    ]
+    stages = [image.numpy()[0] for image in trainer.stages(sample.source[None])]
     return [image[..., 0] for image in (sample.source, sample.target, *stages)]
 
 

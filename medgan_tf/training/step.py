@@ -9,6 +9,8 @@ average) is done once, outside.
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -16,7 +18,7 @@ import tensorflow as tf
 from medgan_tf import errors, methods
 from medgan_tf.losses import objective
 from medgan_tf.models import casnet, discriminator, layers, vgg19
-from medgan_tf.training import adam, watch
+from medgan_tf.training import adam
 from medgan_tf.training import skips as skipping
 
 SLICE_SIZE = 256
@@ -99,9 +101,10 @@ class Trainer:
             dtype=precision,
             spectral=method.spectral_norm == "reparam",
         )
-        self._source = tf.zeros([1, SLICE_SIZE, SLICE_SIZE, source_channels])
-        self._target = tf.zeros([1, SLICE_SIZE, SLICE_SIZE, target_channels])
-        self.discriminator(self._source, self._target)
+        self.discriminator(
+            tf.zeros([1, SLICE_SIZE, SLICE_SIZE, source_channels]),
+            tf.zeros([1, SLICE_SIZE, SLICE_SIZE, target_channels]),
+        )
         self.vgg = None
         if method.vgg_layers:
             self.vgg = vgg19.VGG19Features(
@@ -166,21 +169,20 @@ class Trainer:
     def pace(self, value: float) -> None:
         self._pace.assign(value)
 
-    @tf.function(autograph=False)
-    def is_finite(self) -> tf.Tensor:
+    def is_finite(self) -> bool:
         """Whether all that training has changed is."""
-        return tf.reduce_all(
-            [
-                tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable)))
-                for variable in (
-                    *self.generator.trainable_variables,
-                    *self.discriminator.trainable_variables,
-                    *self.generator_optimizer.variables,
-                    *self.discriminator_optimizer.variables,
-                )
-                if tf.as_dtype(variable.dtype).is_floating
-            ]
-        )
+        # All is asked before the first answer is waited for.
+        are_finite = [
+            tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable)))
+            for variable in (
+                *self.generator.trainable_variables,
+                *self.discriminator.trainable_variables,
+                *self.generator_optimizer.variables,
+                *self.discriminator_optimizer.variables,
+            )
+            if tf.as_dtype(variable.dtype).is_floating
+        ]
+        return bool(tf.reduce_all(are_finite))
 
     @property
     def checkpointable(self) -> dict:
@@ -243,17 +245,17 @@ class Trainer:
         trained = self.generator.count_params()
         trained += self.discriminator.count_params()
         item = tf.as_dtype(self.generator.compute_dtype).size
-        networks = [(self.generator, self._source)]
-        networks += [(self.discriminator, self._source, self._target)] * 2
+        convolutions = 2 * self.discriminator.convolutions
+        for block in self.generator.blocks:
+            convolutions += block.convolutions
         on_gpu = tf.config.list_physical_devices("GPU")
         total = 4 * 4 * trained + (0 if on_gpu else TENSORFLOW_BYTES)
         if self.averaged:
             total += 4 * self.averaged.count_params()
         if self.vgg:
-            networks.append((self.vgg, self._target))
+            convolutions += self.vgg.convolutions
             total += item * self.vgg.count_params()
-        activations = sum(_num_activations(*network) for network in networks)
-        return total + 3 * item * batch_size * activations
+        return total + 3 * item * batch_size * _num_activations(convolutions)
 
     @tf.function
     def train_steps(self, batches, count: tf.Tensor) -> dict:
@@ -341,21 +343,13 @@ class Trainer:
         return terms
 
     @tf.function(autograph=False)
+    def stages(self, source: tf.Tensor) -> list[tf.Tensor]:
+        """The image after each U-block: [B, 256, 256, C] in [-1, 1] each."""
+        return self.translator.stages(source)
+
     def translate(self, source: tf.Tensor) -> tf.Tensor:
         """G(y): [B, 256, 256, C] in [-1, 1] to the same."""
-        return self.translator(source)
-
-    @tf.function(autograph=False)
-    def saturation(self, source: tf.Tensor) -> tf.Tensor:
-        """Share of saturated pixels after each U-block, [num_u_blocks]."""
-        return tf.stack(
-            [
-                tf.reduce_mean(
-                    tf.cast(tf.abs(image) > watch.SATURATED_ABOVE, tf.float32)
-                )
-                for image in self.translator.stages(source)
-            ]
-        )
+        return self.stages(source)[-1]
 
     def _reference(self, source, target) -> objective.Reference:
         features = []
@@ -610,18 +604,15 @@ def named_weights(network: keras.Model) -> dict[str, tf.Variable]:
     return {weight.path: weight.value for weight in network.weights}
 
 
-def _num_activations(network: keras.Model, *images: tf.Tensor) -> int:
-    """Numbers that the convolutions of a network give for one slice."""
-    graph = (
-        tf.function(network, autograph=False)
-        .get_concrete_function(*images)
-        .graph
-    )
+def _num_activations(convolutions: Iterable[keras.Layer]) -> int:
+    """Numbers that convolutions give for one slice."""
     return sum(
-        operation.outputs[0].shape.num_elements()
-        for operation in graph.get_operations()
-        # Each convolution ends with its bias.
-        if operation.type == "BiasAdd"
+        math.prod(
+            layer.compute_output_shape(layer.get_build_config()["input_shape"])[
+                1:
+            ]
+        )
+        for layer in convolutions
     )
 
 

@@ -80,16 +80,19 @@ def measure(
       the target is constant; `saturated_excess`, share of saturated pixels
       over the target's own.
     """
-    excess = np.mean(np.abs(translated) > SATURATED_ABOVE) - np.mean(
-        np.abs(target) > SATURATED_ABOVE
-    )
-    values = {"health/saturated_excess": float(excess)}
+    excess = saturation(translated) - saturation(target)
+    values = {"health/saturated_excess": excess}
     if np.std(target) > 0:
         spread = np.std(translated) / np.std(target)
         values["health/output_spread"] = float(spread)
     if p_target is not None and p_translated is not None:
         values["health/discriminator_margin"] = p_target - p_translated
     return values
+
+
+def saturation(image: np.ndarray) -> float:
+    """Share of the pixels of an image in [-1, 1] that are saturated."""
+    return float(np.mean(np.abs(image) > SATURATED_ABOVE))
 
 
 def limits(values: dict[str, float]) -> dict[str, float]:

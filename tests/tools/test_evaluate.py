@@ -84,6 +84,7 @@ def place(call, tmp_path_factory):
         "--data_dir=data",
         "--workdir=run",
         *("--set=ngf=2", "--set=ndf=2", "--max_steps=2"),
+        "--set=generator_updates=1",
         cwd=place,
     )
     return place

@@ -18,6 +18,7 @@ SMALL = (
     "--num_phantoms=4",
     "--set=ngf=2",
     "--set=ndf=2",
+    "--set=generator_updates=1",
     "--max_steps=2",
     "--validation_slices=2",
     "--jitter_size=256",

@@ -18,6 +18,7 @@ TINY = (
     "--method=pix2pix",
     "--set=ngf=4",
     "--set=ndf=4",
+    "--set=generator_updates=1",
     "--max_steps=1",
 )
 

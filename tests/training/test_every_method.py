@@ -22,6 +22,8 @@ SMALL = (
     "style_layers=block1_conv1",
     "content_layers=block1_conv1",
     "num_u_blocks=1",
+    # A third of the graph; test_step makes three of them.
+    "generator_updates=1",
 )
 
 
@@ -32,7 +34,8 @@ def dataset(write_records, tmp_path_factory):
     return write_records(folder, ("train", "validation", "test"), "pet_ct")
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+# With one U-block MedGAN is MedGAN-1G.
+@pytest.mark.parametrize("name", [n for n in methods.METHODS if n != "medgan"])
 def test_it_trains_goes_on_is_scored_and_exported(name, dataset, tmp_path):
     method = methods.override(methods.METHODS[name], list(SMALL))
 

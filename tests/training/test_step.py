@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from medgan_tf import methods
 from medgan_tf.losses import pixel, style
-from medgan_tf.models import discriminator, vgg19
+from medgan_tf.models import discriminator, u_block, vgg19
 from medgan_tf.training import config, step
 
 MEDGAN = (
@@ -256,14 +256,12 @@ def test_projection_comes_before_the_first_step_and_leaves_biases_alone():
 
 
 @pytest.mark.slow
-def test_translation_and_saturation_of_each_u_block(eagerly, images):
+def test_the_last_of_the_stages_is_the_translation(eagerly, images):
     trainer = make("medgan")
-    translated = trainer.translate(images[0])
-    np.testing.assert_array_equal(translated, trainer.generator(images[0]))
-    np.testing.assert_array_equal(trainer.saturation(images[0]), [0, 0])
-    bias = trainer.generator.blocks[0].last.bias
-    bias.assign([100.0])
-    np.testing.assert_array_equal(trainer.saturation(images[0]), [1, 0])
+    first, last = trainer.stages(images[0])
+    np.testing.assert_array_equal(last, trainer.generator(images[0]))
+    np.testing.assert_array_equal(last, trainer.translate(images[0]))
+    np.testing.assert_array_equal(last, trainer.generator.blocks[1](first))
 
 
 @pytest.mark.slow
@@ -324,15 +322,20 @@ def test_the_average_follows_the_weights_and_is_what_translates(
 
 
 def test_the_estimate_of_memory_counts_every_convolution():
-    image = tf.zeros([1, 256, 256, 1])
     features = vgg19.VGG19Features(("block2_conv1",))
     # Two of 64 filters at 256 x 256 and one of 128 at 128 x 128.
     expected = 2 * 256**2 * 64 + 128**2 * 128
-    assert step._num_activations(features, image) == expected
+    assert step._num_activations(features.convolutions) == expected
     judge = discriminator.PatchDiscriminator(ndf=4)
-    judge(image, image)
+    judge(*[tf.zeros([1, 256, 256, 1])] * 2)
     expected = 128**2 * 4 + 127**2 * 8 + 126**2
-    assert step._num_activations(judge, image, image) == expected
+    assert step._num_activations(judge.convolutions) == expected
+    block = u_block.UBlock(ngf=1)
+    block.build((1, 256, 256, 1))
+    # Filters at each side, on the way down, up, or on both.
+    filters = {128: 2, 64: 4, 32: 8, 16: 16, 8: 16, 4: 16, 2: 16, 1: 8}
+    expected = sum(side**2 * number for side, number in filters.items())
+    assert step._num_activations(block.convolutions) == expected + 256**2
 
 
 @pytest.mark.slow

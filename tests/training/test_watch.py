@@ -108,3 +108,7 @@ def test_divergence_is_twice_as_long_and_names_its_first_step():
 
 def test_a_number_that_is_not_finite_passes_every_limit():
     assert all(sign.is_shown(math.nan) for sign in watch.SIGNS)
+
+
+def test_saturation_is_the_share_of_pixels_near_either_end():
+    assert watch.saturation(np.float32([1, -0.995, 0.98, 0])) == 0.5
