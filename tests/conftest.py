@@ -53,31 +53,76 @@ def prefork():
         process.stdin.close()
 
 
-@pytest.fixture(scope="session")
-def run_script(prefork, tmp_path_factory):
-    """A function that runs a script of tools/ in a folder to its end.
+class Script:
+    """A script that runs; as `subprocess.Popen`.
 
-    It takes the script's name, its arguments, and `cwd`; it gives what
-    `subprocess.run` does, yet saves the seconds in which TensorFlow is
-    imported. What happens before that (`--help`, signals, the environment) is
-    for tests that start a process of their own.
+    Attributes:
+      pid: of its process.
+      stdout, stderr: files that take what it prints.
     """
-    folder = tmp_path_factory.mktemp("printed")
 
-    def run(script, *arguments, cwd):
-        printed = {name: folder / name for name in ("stdout", "stderr")}
-        for file in printed.values():
+    def __init__(self, prefork, folder, script, arguments, cwd):
+        self._prefork = prefork
+        self.stdout, self.stderr = folder / "stdout", folder / "stderr"
+        for file in (self.stdout, self.stderr):
             file.write_bytes(b"")
-        request = {
+        self._request = {
             "script": str(ROOT / "tools" / script),
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd),
-            **{name: str(file) for name, file in printed.items()},
+            "stdout": str(self.stdout),
+            "stderr": str(self.stderr),
         }
-        print(json.dumps(request), file=prefork.stdin, flush=True)
-        code = int(prefork.stdout.readline())
-        texts = {n: f.read_text("utf-8") for n, f in printed.items()}
-        return subprocess.CompletedProcess(request, code, **texts)
+        print(json.dumps(self._request), file=prefork.stdin, flush=True)
+        self.pid = int(prefork.stdout.readline())
+        self._ended = None
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self) -> subprocess.CompletedProcess:
+        """Waits for its end."""
+        if self._ended is None:
+            code = int(self._prefork.stdout.readline())
+            self._ended = subprocess.CompletedProcess(
+                self._request,
+                code,
+                self.stdout.read_text("utf-8"),
+                self.stderr.read_text("utf-8"),
+            )
+        return self._ended
+
+
+@pytest.fixture
+def start_script(prefork, tmp_path_factory):
+    """A function that starts a script of tools/ in a folder: a `Script`.
+
+    It takes the script's name, its arguments, and `cwd`. One at a time, which
+    has to end before the test does. It saves the seconds in which TensorFlow
+    is imported; what happens before that (`--help`, the environment) is for
+    tests that start a process of their own.
+    """
+    started = []
+
+    def start(script, *arguments, cwd):
+        folder = tmp_path_factory.mktemp("printed")
+        started.append(Script(prefork, folder, script, arguments, cwd))
+        return started[-1]
+
+    yield start
+    for script in started:
+        if script._ended is None:
+            script.send_signal(signal.SIGKILL)
+            script.wait()
+
+
+@pytest.fixture(scope="session")
+def run_script(prefork, tmp_path_factory):
+    """A function that runs a script to its end; else as `start_script`."""
+
+    def run(script, *arguments, cwd):
+        folder = tmp_path_factory.mktemp("printed")
+        return Script(prefork, folder, script, arguments, cwd).wait()
 
     return run
 

@@ -1,8 +1,8 @@
 """Runs scripts one after the other, each in a fork that has TensorFlow already.
 
 A line of JSON on standard input names a script, its arguments, its folder and
-the files that take what it prints; a line on standard output gives its exit
-code.
+the files that take what it prints; a line on standard output gives its process
+and, once it has ended, another its exit code.
 """
 
 import json
@@ -29,6 +29,7 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         break
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 else:
     sys.exit()

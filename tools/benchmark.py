@@ -31,6 +31,14 @@ from absl import flags
 from medgan_tf import errors, methods, tasks
 from medgan_tf.tools import _run
 
+# Signature and protocol.
+_REQUESTS = (
+    "serving_default:v1",
+    "serving_default:v2",
+    "serve_png_bytes:v1",
+    "serve_png_bytes:v2",
+    "serve_examples:v1",
+)
 _SUITES = ("step", "inference", "data", "memory", "serving")
 _SUITE = flags.DEFINE_enum("suite", "step", _SUITES, "What to time.")
 _METHODS = flags.DEFINE_list(
@@ -59,16 +67,26 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed calls in a round.", 1)
 _ROUNDS = flags.DEFINE_integer(
     "rounds", 1, "Processes for each case, in turn with the peer's.", 1
 )
+_NUM_PHANTOMS = flags.DEFINE_integer(
+    "num_phantoms", 8, "Built-in patients that are prepared for data.", 1
+)
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Records for data (default: three built-in patients)."
+    "data_dir",
+    None,
+    "Records that are read for data (default: three built-in patients).",
 )
 _MODEL = flags.DEFINE_string(
     "model",
     None,
     "Folder of export.py for serving (default: random weights, see --set).",
 )
+_ASKED = flags.DEFINE_list(
+    "requests",
+    list(_REQUESTS),
+    "Signatures and protocols that are asked for serving.",
+)
 _SECONDS = flags.DEFINE_float(
-    "seconds", 60.0, "How long each signature is asked for serving.", 1.0
+    "seconds", 60.0, "How long each of --requests is asked.", 1.0
 )
 _SLICES = flags.DEFINE_integer(
     "slices", 200, "Of the volume that predict.py translates for serving.", 1
@@ -78,14 +96,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "File to add the lines to.")
 _CASE = flags.DEFINE_string("case", None, "Used by the script itself.")
 
 _WARM_UP = 2
-# For serving: signature and protocol.
-_ASKED = (
-    ("serving_default", "v1"),
-    ("serving_default", "v2"),
-    ("serve_png_bytes", "v1"),
-    ("serve_png_bytes", "v2"),
-    ("serve_examples", "v1"),
-)
 
 
 def main(_: list[str]) -> None:
@@ -113,7 +123,11 @@ def _cases() -> list[dict]:
     suite = _SUITE.value
     if suite == "data":
         return [
-            {"suite": suite, "part": "preparation"},
+            {
+                "suite": suite,
+                "part": "preparation",
+                "num_phantoms": _NUM_PHANTOMS.value,
+            },
             {"suite": suite, "part": "stream", "data_dir": _DATA_DIR.value},
         ]
     if suite == "serving":
@@ -154,6 +168,12 @@ def _serving_cases() -> list[dict]:
             f"{error} cannot be used; expected one whole number for "
             "--u_blocks, and settings of medgan."
         ) from error
+    unknown = set(_ASKED.value) - set(_REQUESTS)
+    if unknown:
+        raise errors.UsageError(
+            f"--requests={','.join(sorted(unknown))}: expected some of "
+            f"{', '.join(_REQUESTS)}."
+        )
     common = {"suite": "serving", "model": _MODEL.value, "set": settings}
     return [
         *(
@@ -164,7 +184,7 @@ def _serving_cases() -> list[dict]:
                 "protocol": protocol,
                 "seconds": _SECONDS.value,
             }
-            for signature, protocol in _ASKED
+            for signature, protocol in (r.split(":") for r in _ASKED.value)
         ),
         {**common, "part": "volume", "slices": _SLICES.value},
     ]
@@ -291,7 +311,7 @@ def _measure_preparation(case: dict) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         dataset = prepare.prepare_phantoms(
             tasks.TASKS["pet_ct"],
-            8,
+            case["num_phantoms"],
             pathlib.Path(folder) / "data",
             workers=case["workers"],
             start_worker=_run.import_tensorflow,

@@ -57,8 +57,11 @@ def test_a_step_is_timed_with_its_memory():
 
 
 @pytest.mark.slow
-def test_preparing_and_reading_are_timed():
-    done = benchmark("--suite=data")
+def test_preparing_and_reading_are_timed(write_records, tmp_path):
+    write_records(tmp_path / "data", ("train",))
+    done = benchmark(
+        "--suite=data", "--num_phantoms=1", f"--data_dir={tmp_path / 'data'}"
+    )
     assert done.returncode == 0, done.stderr
     made, read = [json.loads(line) for line in done.stdout.splitlines()]
     assert made["slices_per_second"] > 1
@@ -70,15 +73,15 @@ def test_preparing_and_reading_are_timed():
 def test_serving_is_asked_at_moments_of_its_own():
     pytest.importorskip("kserve", reason="medgan_tf[serve] is not installed")
     done = benchmark(
-        "--suite=serving", "--set=ngf=1", "--seconds=1", "--slices=4"
+        *("--suite=serving", "--set=ngf=1", "--seconds=1", "--slices=4"),
+        "--requests=serve_png_bytes:v2,serve_examples:v1",
     )
     assert done.returncode == 0, done.stderr
     *asked, volume = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {line["signature"] for line in asked} == {
-        "serving_default",
-        "serve_png_bytes",
-        "serve_examples",
-    }
+    assert [(line["signature"], line["protocol"]) for line in asked] == [
+        ("serve_png_bytes", "v2"),
+        ("serve_examples", "v1"),
+    ]
     for line in asked:
         assert line["errors"] == 0
         assert line["requests"] > 0
@@ -99,6 +102,7 @@ def test_serving_is_asked_at_moments_of_its_own():
         (["--u_blocks=x"], "num_u_blocks"),
         (["--batch_sizes=x"], "'x' cannot be used"),
         (["--suite=serving", "--u_blocks=1,2"], "--u_blocks"),
+        (["--suite=serving", "--requests=gan:v1"], "gan:v1: expected some of"),
     ],
 )
 def test_a_case_that_cannot_be_is_told_before_any_is_timed(arguments, words):

@@ -218,16 +218,11 @@ def test_names_become_ids_and_the_table_leads_back(call, study):
     [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM")],
 )
 def test_after_a_signal_the_same_command_goes_on_where_it_was(
-    tmp_path, number, words
+    tmp_path, start_script, number, words
 ):
-    """Six built-in patients take long enough to be interrupted."""
-    command = ["--output_dir=records", "--task=mr_ct", "--num_phantoms=6"]
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, *command],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """Four built-in patients take long enough to be interrupted."""
+    command = ["--output_dir=records", "--task=mr_ct", "--num_phantoms=4"]
+    process = start_script("prepare_data.py", *command, cwd=tmp_path)
     # The first study is finished.
     work = tmp_path / "records.incomplete"
     for _ in range(900):
@@ -235,22 +230,18 @@ def test_after_a_signal_the_same_command_goes_on_where_it_was(
             break
         time.sleep(0.1)
     process.send_signal(number)
-    _, shown = process.communicate(timeout=60)
+    done = process.wait()
+    shown = done.stderr
     assert shown.splitlines()[-1].startswith(f"prepare_data.py: {words}")
     assert "Traceback" not in shown
-    assert process.returncode == 128 + number
+    assert done.returncode == 128 + number
     assert os.listdir(tmp_path) == ["records.incomplete"]
     finished = {path.suffix for path in work.iterdir()}
     assert finished == {"", ".json", ".tfrecord"}
     count = len(list(work.glob("*.json")))
-    assert f"{count} of 6 studies are kept" in shown
+    assert f"{count} of 4 studies are kept" in shown
     before = {p.name: p.stat().st_mtime_ns for p in work.glob("*.tfrecord")}
-    again = subprocess.run(
-        [sys.executable, SCRIPT, *command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    again = start_script("prepare_data.py", *command, cwd=tmp_path).wait()
     assert again.returncode == 0, again.stderr
     assert os.listdir(tmp_path) == ["records"]
     # A shard that is taken over is renamed, not written again.

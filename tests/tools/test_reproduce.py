@@ -1,16 +1,12 @@
 """reproduce.py trains what is missing, and goes on where it was stopped."""
 
 import json
-import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "tools" / "reproduce.py"
 SMALL = (
     "--what=figure6",
     "--u_blocks=1,2",
@@ -25,20 +21,15 @@ SMALL = (
 )
 
 
-def start(*arguments, cwd):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def call(run_script):
+    """Runs the script: its exit code, and all that it tells."""
 
+    def run(*arguments, cwd):
+        done = run_script("reproduce.py", *arguments, cwd=cwd)
+        return done.returncode, done.stderr + done.stdout
 
-def call(*arguments, cwd):
-    process = start(*arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+    return run
 
 
 @pytest.mark.parametrize(
@@ -59,7 +50,7 @@ def call(*arguments, cwd):
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(
-    tmp_path, argument, complaint
+    call, tmp_path, argument, complaint
 ):
     code, output = call(*SMALL, argument, "--workdir=w", cwd=tmp_path)
     assert code == 1
@@ -69,7 +60,9 @@ def test_a_mistake_is_told_before_anything_is_trained(
 
 
 @pytest.mark.slow
-def test_weights_that_a_later_method_lacks_are_told_at_the_start(tmp_path):
+def test_weights_that_a_later_method_lacks_are_told_at_the_start(
+    call, tmp_path
+):
     code, output = call(
         *SMALL,
         *("--what=table1", "--vgg_weights=missing.npz", "--workdir=w"),
@@ -82,17 +75,19 @@ def test_weights_that_a_later_method_lacks_are_told_at_the_start(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_is_stopped_goes_on_and_does_nothing_twice(tmp_path, write_records):
+def test_it_is_stopped_goes_on_and_does_nothing_twice(
+    call, start_script, tmp_path, write_records
+):
     write_records(tmp_path / "data", ("train", "validation", "test"), "pet_ct")
     settings = *SMALL, "--task=pet_ct", "--data_dir=data", "--workdir=w"
-    process = start(*settings, cwd=tmp_path)
+    process = start_script("reproduce.py", *settings, cwd=tmp_path)
     second = tmp_path / "w" / "pix2pix_2_u_blocks" / "run.json"
     deadline = time.monotonic() + 240
     while not second.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM, output
+    done = process.wait()
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert not (tmp_path / "w" / "report.html").exists()
 
     code, output = call(*settings, cwd=tmp_path)
