@@ -12,14 +12,23 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def pytest_configure():
-    """Lets Ctrl-C reach what the tests start.
+# Where several processes test at once, each has a core for itself.
+ONE_THREAD = (
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
 
-    Because a shell starts what it puts into the background with SIGINT
-    ignored, which is inherited.
-    """
+
+def pytest_configure():
+    """Before anything is imported that reads the environment."""
+    # Lets Ctrl-C reach what the tests start: a shell starts what it puts into
+    # the background with SIGINT ignored, which is inherited.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for name in ONE_THREAD:
+            os.environ.setdefault(name, "1")
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +58,7 @@ def prefork():
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
+        assert process.stdout.readline() == "ready\n"
         yield process
         process.stdin.close()
 

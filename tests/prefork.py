@@ -2,7 +2,7 @@
 
 A line of JSON on standard input names a script, its arguments, its folder and
 the files that take what it prints; a line on standard output gives its process
-and, once it has ended, another its exit code.
+and, once it has ended, another its exit code. The first line says "ready".
 """
 
 import json
@@ -23,6 +23,7 @@ tensorflow.config.optimizer.set_experimental_options(
     {"disable_meta_optimizer": True}
 )
 
+print("ready", flush=True)
 for line in sys.stdin:
     told = json.loads(line)
     # A process that has no context of TensorFlow yet may fork.

@@ -234,16 +234,16 @@ def by_mouse(reading, letters, judged_real, scores):
 
 @pytest.mark.timeout(1800)
 def test_a_whole_study_is_stored_as_it_was_read(browser, tmp_path):
-    reading = Reading(tmp_path, browser, 60, num_readers=2)
+    reading = Reading(tmp_path, browser, 30, num_readers=2)
     given = collections.defaultdict(list)
     try:
         for number, judge in enumerate((by_keys, by_mouse)):
             rng = np.random.default_rng(number)
             browser.do("Network.clearBrowserCookies")
             reading.sign_in(number)
-            for place in range(60):
+            for place in range(30):
                 trial, letters = reading.shown
-                assert f"Trial {place + 1} of 60" in reading.text("header")
+                assert f"Trial {place + 1} of 30" in reading.text("header")
                 answer = draws(reading.images[trial], rng)
                 given[f"reader{number + 1}"].append((trial, *answer))
                 judge(reading, letters, *answer)
@@ -251,27 +251,27 @@ def test_a_whole_study_is_stored_as_it_was_read(browser, tmp_path):
                     f"location.pathname === '/end' || {READY} && document."
                     f"querySelector('#trial').dataset.trial !== '{trial}'"
                 )
-                if place == 30:
+                if place == 15:
                     # Pauses, and goes on where it was.
                     reading.press("p")
                     reading.wait("document.querySelector('#token') !== null")
                     reading.sign_in(number)
             assert reading.text("h1") == "Thank you"
-            assert "all 60 trials" in reading.text(".lead")
+            assert "all 30 trials" in reading.text(".lead")
     finally:
         reading.stop()
     stored = storage.read_answers(reading.path)
-    assert len(stored) == storage.num_expected(reading.path) == 120
+    assert len(stored) == storage.num_expected(reading.path) == 60
     for reader, answers in given.items():
         mine = [a for a in stored if a.reader == reader]
         assert [(a.trial, a.judged_real, a.scores) for a in mine] == answers
-        assert [a.position for a in mine] == list(range(1, 61))
+        assert [a.position for a in mine] == list(range(1, 31))
         assert all(0 < a.seconds < 60 for a in mine)
     orders = [[a[0] for a in answers] for answers in given.values()]
     assert orders[0] != orders[1]
-    # The rates come out, within 3 standard errors of 120 trials.
+    # The rates come out, within 3 standard errors of 60 trials.
     firsts = np.mean([a.judged_real.endswith("a") for a in stored])
-    assert abs(firsts - JUDGED_REAL[0]) < 3 * (0.68 * 0.32 / 120) ** 0.5
+    assert abs(firsts - JUDGED_REAL[0]) < 3 * (0.68 * 0.32 / 60) ** 0.5
 
 
 @pytest.mark.parametrize(

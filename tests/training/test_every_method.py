@@ -12,6 +12,7 @@ from medgan_tf.evaluation import evaluate
 from medgan_tf.serving import export, predict
 from medgan_tf.training import checkpoint, loop
 from medgan_tf.training import config as configs
+from medgan_tf.training import step as steps
 
 pytestmark = pytest.mark.slow
 
@@ -34,39 +35,44 @@ def dataset(write_records, tmp_path_factory):
     return write_records(folder, ("train", "validation", "test"), "pet_ct")
 
 
+def arrays(path):
+    """Name -> array of all that a checkpoint holds of a training."""
+    reader = tf.train.load_checkpoint(str(path))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if not name.startswith(("_CHECKPOINTABLE", "save_counter"))
+    }
+
+
 # With one U-block MedGAN is MedGAN-1G.
 @pytest.mark.parametrize("name", [n for n in methods.METHODS if n != "medgan"])
 def test_it_trains_goes_on_is_scored_and_exported(name, dataset, tmp_path):
     method = methods.override(methods.METHODS[name], list(SMALL))
-
-    def train(max_steps):
-        config = configs.TrainConfig(
-            max_steps=max_steps, vgg_weights="random", jitter_size=256
-        )
-        silent = functools.partial(tqdm.tqdm, disable=True)
-        return loop.train(
-            TASK, method, config, dataset, tmp_path / "run", progress=silent
-        )
-
-    train(1)
-    run = train(3)
-    assert checkpoint.load_run(run.workdir).method == method
-    first, last = (
-        tf.train.load_checkpoint(
-            str(run.workdir / "checkpoints" / f"ckpt-{step}")
-        )
-        for step in (1, 3)
+    config = configs.TrainConfig(
+        max_steps=2, save_every=1, vgg_weights="random", jitter_size=256
     )
-    moved = [
-        key
-        for key in first.get_variable_to_shape_map()
-        if "generator" in key
-        and not np.array_equal(first.get_tensor(key), last.get_tensor(key))
-    ]
-    assert moved
+    silent = functools.partial(tqdm.tqdm, disable=True)
+    workdir = tmp_path / "run"
+    run = loop.train(TASK, method, config, dataset, workdir, progress=silent)
+    assert checkpoint.load_run(workdir).method == method
+    first, last = (
+        arrays(workdir / "checkpoints" / f"ckpt-{step}") for step in (1, 2)
+    )
+    moved = [key for key in first if not np.array_equal(first[key], last[key])]
+    assert any(key.startswith("generator/") for key in moved)
+
+    # Whoever goes on has all that was saved.
+    other = steps.Trainer(method, vgg_weights="random", seed=9)
+    assert checkpoint.Checkpoints(run, other).restore() == 2
+    state = tf.train.Checkpoint(**other.checkpointable)
+    again = arrays(state.write(tmp_path / "again"))
+    assert again.keys() == last.keys()
+    for key, value in last.items():
+        np.testing.assert_array_equal(again[key], value, key)
 
     generator, step = checkpoint.load_generator(run, "last")
-    assert step == 3
+    assert step == 2
     found = evaluate.score_slices(dataset.samples("test"), generator)
     assert np.isfinite([row.values["mae"] for row in found.rows]).all()
 
