@@ -606,14 +606,11 @@ def named_weights(network: keras.Model) -> dict[str, tf.Variable]:
 
 def _num_activations(convolutions: Iterable[keras.Layer]) -> int:
     """Numbers that convolutions give for one slice."""
-    return sum(
-        math.prod(
-            layer.compute_output_shape(layer.get_build_config()["input_shape"])[
-                1:
-            ]
-        )
+    shapes = (
+        layer.compute_output_shape(layer.get_build_config()["input_shape"])
         for layer in convolutions
     )
+    return sum(math.prod(shape[1:]) for shape in shapes)
 
 
 def _adam(
