@@ -1,4 +1,4 @@
-"""What several tests share: where the real images are, if they are here."""
+"""What several tests share: real images, records, processes with TensorFlow."""
 
 import json
 import os
@@ -10,8 +10,6 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
 # Where several processes test at once, each has a core for itself.
 ONE_THREAD = (
     "OPENBLAS_NUM_THREADS",
@@ -102,6 +100,12 @@ class Script:
             )
         return self._ended
 
+    def end(self):
+        """Kills it unless it has ended, so that the next is answered."""
+        if self._ended is None:
+            self.send_signal(signal.SIGKILL)
+            self.wait()
+
 
 @pytest.fixture
 def start_script(prefork, tmp_path_factory):
@@ -121,9 +125,7 @@ def start_script(prefork, tmp_path_factory):
 
     yield start
     for script in started:
-        if script._ended is None:
-            script.send_signal(signal.SIGKILL)
-            script.wait()
+        script.end()
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +134,12 @@ def run_script(prefork, tmp_path_factory):
 
     def run(script, *arguments, cwd):
         folder = tmp_path_factory.mktemp("printed")
-        return Script(prefork, folder, script, arguments, cwd).wait()
+        started = Script(prefork, folder, script, arguments, cwd)
+        try:
+            return started.wait()
+        finally:
+            # A test that takes too long is broken off here.
+            started.end()
 
     return run
 

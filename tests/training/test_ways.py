@@ -133,7 +133,7 @@ def test_float16_stays_near_and_skips_an_update_that_overflows(plain):
 @pytest.mark.parametrize(
     ("name", "settings", "options"),
     [
-        ("supervised", (*SMALL, "averaging=0.9"), {"xla": True}),
+        ("medgan_1g", (*SMALL, "averaging=0.9"), {"xla": True}),
         (
             "medgan_1g",
             (*SMALL, "averaging=0.9", "spectral_norm=reparam"),
