@@ -88,6 +88,8 @@ class PatchConvolution(keras.layers.Conv2D):
             kernel_initializer=_initializer(),
             name=name,
             dtype=dtype,
+            # Else a mixed policy would round the kernel before its norm.
+            autocast=False,
         )
         self.spectral = spectral
 
@@ -110,21 +112,22 @@ class PatchConvolution(keras.layers.Conv2D):
         self.vector.value.assign(u)
 
     def _matrix(self) -> tf.Tensor:
-        # The variable itself, because a mixed policy would round it.
-        kernel = tf.convert_to_tensor(self.kernel.value)
-        return tf.reshape(kernel, [-1, self.filters])
+        return tf.reshape(tf.convert_to_tensor(self.kernel), [-1, self.filters])
 
     def call(self, image):
+        image = tf.cast(image, self.compute_dtype)
         kernel = tf.convert_to_tensor(self.kernel)
         if self.spectral:
-            sigma = layers.spectral_norm(self._matrix(), self.vector.value)
-            kernel /= tf.cast(sigma, kernel.dtype)
+            kernel /= layers.spectral_norm(self._matrix(), self.vector.value)
+        kernel = tf.cast(kernel, image.dtype)
         is_single = self.filters == 1 and self.strides == (1, 1)
         if is_single and _is_slow_in_tensorflow(image):
             convolved = _one_filter(image, kernel)
         else:
-            convolved = tf.nn.conv2d(image, kernel, self.strides, _PAD_ONE)
-        return tf.nn.bias_add(convolved, self.bias)
+            # The convolution could pad, but oneDNN has no gradient of that.
+            padded = tf.pad(image, _PAD_ONE)
+            convolved = tf.nn.conv2d(padded, kernel, self.strides, "VALID")
+        return tf.nn.bias_add(convolved, tf.cast(self.bias, image.dtype))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape

@@ -59,7 +59,7 @@ class PatchDiscriminator(keras.Model):
             for i in range(num_layers + 1)
         ]
         self.norms = [
-            layers.instance_norm(f"layer_{i + 2}_norm", dtype)
+            layers.InstanceNorm(f"layer_{i + 2}_norm", dtype)
             for i in range(num_layers if norm else 0)
         ]
         self.last = convolutions.PatchConvolution(

@@ -9,20 +9,55 @@ import keras
 import tensorflow as tf
 
 
-def instance_norm(name: str, dtype=None) -> keras.Layer:
+class InstanceNorm(keras.layers.GroupNormalization):
     """Instance normalisation: each channel of each image to mean 0, SD 1.
 
-    At batch size 1 this is batch normalisation with batch statistics, which
-    is what pix2pix-tensorflow computes in training and test alike. Keras's
-    group normalisation with one group per channel (`groups=-1`).
+    [B, H, W, C] -> the same; statistics in float32. At batch size 1 this is
+    batch normalisation with batch statistics, which is what pix2pix-tensorflow
+    computes in training and test alike; so it is TensorFlow's fused one, which
+    reads an image less often than a dozen operations do. More images are laid
+    side by side as channels.
+
+    Args:
+      name: of the layer.
+      dtype: Keras dtype policy.
     """
-    return keras.layers.GroupNormalization(
-        groups=-1,
-        epsilon=1e-5,
-        gamma_initializer=keras.initializers.RandomNormal(1.0, 0.02),
-        name=name,
-        dtype=dtype,
-    )
+
+    def __init__(self, name: str, dtype=None):
+        super().__init__(
+            groups=-1,
+            epsilon=1e-5,
+            gamma_initializer=keras.initializers.RandomNormal(1.0, 0.02),
+            name=name,
+            dtype=dtype,
+        )
+
+    def call(self, image):
+        gamma = tf.cast(self.gamma, tf.float32)
+        beta = tf.cast(self.beta, tf.float32)
+        if image.shape[0] == 1:
+            return self._normalised(image, gamma, beta)
+        batch = tf.shape(image)[0]
+        _, height, width, channels = image.shape
+        # [B, H, W, C] -> [1, H, W, B * C]; where B is 1 nothing is copied.
+        beside = tf.transpose(image, [1, 2, 0, 3])
+        beside = tf.reshape(beside, [1, height, width, batch * channels])
+        beside = self._normalised(
+            beside, tf.tile(gamma, [batch]), tf.tile(beta, [batch])
+        )
+        beside = tf.reshape(beside, [height, width, batch, channels])
+        return tf.transpose(beside, [2, 0, 1, 3])
+
+    def _normalised(self, image, gamma, beta) -> tf.Tensor:
+        """Batch normalisation with the statistics of these very pixels."""
+        return tf.raw_ops.FusedBatchNormV3(
+            x=image,
+            scale=gamma,
+            offset=beta,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+        ).y
 
 
 class SpectralProjection(tf.Module):

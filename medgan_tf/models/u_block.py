@@ -67,7 +67,7 @@ class UBlock(keras.Model):
         ]
         innermost = depth if bottleneck_norm else depth - 1
         self.down_norms = [
-            layers.instance_norm(f"encoder_{i}_norm", dtype)
+            layers.InstanceNorm(f"encoder_{i}_norm", dtype)
             for i in range(2, innermost + 1)
         ]
         self.up = [
@@ -75,7 +75,7 @@ class UBlock(keras.Model):
             for i, m in enumerate(UP_MULTIPLES)
         ]
         self.up_norms = [
-            layers.instance_norm(f"decoder_{depth - i}_norm", dtype)
+            layers.InstanceNorm(f"decoder_{depth - i}_norm", dtype)
             for i in range(len(UP_MULTIPLES))
         ]
         self.dropouts = [

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import preprocess
-from medgan_tf.models import casnet, convolutions
+from medgan_tf.models import casnet, convolutions, layers
 from medgan_tf.serving import predict, saved_model, signatures
 
 try:
@@ -185,7 +185,7 @@ def _reference(
     return translate
 
 
-class _InstanceNorm(keras.layers.GroupNormalization):
+class _InstanceNorm(layers.InstanceNorm):
     """The same in an order that other programs round less.
 
     They add up a map one value after the other, and lose in a flat one what
@@ -217,7 +217,7 @@ def _use_plain_layers(generator: casnet.CasNet) -> None:
             if type(layer) is convolutions.UpConvolution:
                 layer.__class__ = keras.layers.Conv2DTranspose
         for layer in (*block.down_norms, *block.up_norms):
-            if type(layer) is keras.layers.GroupNormalization:
+            if type(layer) is layers.InstanceNorm:
                 layer.__class__ = _InstanceNorm
 
 

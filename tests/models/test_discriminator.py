@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from medgan_tf.models import discriminator
+from medgan_tf.models import discriminator, layers
 
 IMAGE = [1, 256, 256, 1]
 
@@ -145,3 +145,44 @@ def test_bfloat16_gives_float32_logits_and_keeps_float32_weights():
     assert logits.dtype == tf.float32
     assert {f.dtype for f in features} == {tf.bfloat16}
     assert {w.dtype for w in judge.weights} == {"float32"}
+
+
+def test_in_bfloat16_spectral_norms_are_those_of_the_kept_kernels(monkeypatch):
+    judge = discriminator.PatchDiscriminator(
+        ndf=4, dtype="mixed_bfloat16", spectral=True
+    )
+    judge(images(1), images(2))
+    seen, norm = [], layers.spectral_norm
+
+    def look(matrix, u):
+        seen.append((matrix.numpy(), u.dtype))
+        return norm(matrix, u)
+
+    monkeypatch.setattr(layers, "spectral_norm", look)
+    judge(images(1), images(2))
+    for (matrix, dtype), kernel in zip(seen, judge.kernels, strict=True):
+        np.testing.assert_array_equal(matrix.ravel(), kernel.numpy().ravel())
+        assert dtype == tf.float32
+
+
+def test_no_convolution_pads_by_itself():
+    """oneDNN has no gradient of that; with TensorFlow's own a step in bfloat16
+    took 5.8 s instead of 1.8."""
+    judge = discriminator.PatchDiscriminator(ndf=4)
+    judge(images(1), images(2))
+
+    @tf.function(autograph=False)
+    def gradients(source, image):
+        with tf.GradientTape() as tape:
+            logits, _ = judge(source, image)
+            total = tf.reduce_sum(logits)
+        return tape.gradient(total, judge.trainable_variables)
+
+    graph = gradients.get_concrete_function(images(1), images(2)).graph
+    paddings = [
+        operation.get_attr("padding")
+        for operation in graph.get_operations()
+        if operation.type.startswith("Conv2D")
+    ]
+    assert paddings
+    assert b"EXPLICIT" not in paddings

@@ -22,7 +22,7 @@ def images(*shape):
 
 
 def test_instance_norm_and_its_gradients_equal_those_of_addons(addons):
-    norm = layers.instance_norm("norm")
+    norm = layers.InstanceNorm("norm")
     x = tf.constant(addons["in_x"])
     norm.build(x.shape)
     norm.gamma.assign(addons["in_gamma"])
@@ -40,7 +40,7 @@ def test_instance_norm_and_its_gradients_equal_those_of_addons(addons):
 
 
 def test_instance_norm_of_a_single_pixel_is_its_bias_whatever_it_is_given():
-    norm = layers.instance_norm("norm")
+    norm = layers.InstanceNorm("norm")
     norm.build([1, 1, 1, 3])
     norm.beta.assign([1.0, -2.0, 0.5])
     np.testing.assert_array_equal(
@@ -53,7 +53,7 @@ def test_instance_norm_is_batch_norm_at_batch_size_one_only(
     batch_size, is_equal
 ):
     x = images(batch_size, 6, 5, 4) * 3 + 1
-    instance = layers.instance_norm("norm")
+    instance = layers.InstanceNorm("norm")
     instance.build(x.shape)
     instance.gamma.assign(tf.ones(4))
     batch = keras.layers.BatchNormalization(epsilon=1e-5)
@@ -62,7 +62,7 @@ def test_instance_norm_is_batch_norm_at_batch_size_one_only(
 
 
 def test_instance_norm_starts_as_in_pix2pix_tensorflow():
-    norm = layers.instance_norm("norm")
+    norm = layers.InstanceNorm("norm")
     norm.build([1, 8, 8, 64])
     assert norm.gamma.numpy().mean() == pytest.approx(1.0, abs=0.01)
     assert 0.01 < norm.gamma.numpy().std() < 0.03

@@ -33,8 +33,9 @@ def machine(monkeypatch):
     ("cpu_flags", "capabilities", "expected"),
     [
         ("avx2", [], "float32"),
-        ("avx2 avx512f avx512_bf16", [], "float32"),
-        ("avx512_bf16 amx_bf16 amx_tile", [], "mixed_bfloat16"),
+        ("avx2 avx512f avx512_vnni", [], "float32"),
+        ("avx2 avx512f avx512_bf16", [], "mixed_bfloat16"),
+        ("amx_bf16 amx_tile", [], "mixed_bfloat16"),
         ("amx_bf16", [(6, 1)], "float32"),
         ("avx2", [(7, 5)], "mixed_float16"),
         ("avx2", [(8, 6)], "mixed_bfloat16"),
@@ -48,6 +49,12 @@ def test_precision_is_what_the_weakest_device_is_fast_in(
     machine(cpu_flags, capabilities)
     assert runtime.precision("auto") == expected
     assert runtime.precision("mixed_float16") == "mixed_float16"
+
+
+def test_a_cpu_without_onednn_computes_in_float32(machine, monkeypatch):
+    machine("avx512_bf16", [])
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert runtime.precision("auto") == "float32"
 
 
 @pytest.mark.parametrize(
