@@ -236,8 +236,9 @@ class Trainer:
 
         TensorFlow itself (on a GPU its host's memory, which is not counted),
         weights, gradients, Adam's two moments and the averaged weights in
-        float32, VGG-19, and three copies of each convolution's output (before
-        norm, after it, after the activation), which the backward pass needs.
+        float32, weights and gradients in a lower precision too, VGG-19, and
+        three copies of each convolution's output (before norm, after it, after
+        the activation), which the backward pass needs.
 
         Args:
           batch_size: slices per step.
@@ -250,6 +251,9 @@ class Trainer:
             convolutions += block.convolutions
         on_gpu = tf.config.list_physical_devices("GPU")
         total = 4 * 4 * trained + (0 if on_gpu else TENSORFLOW_BYTES)
+        if item < 4:
+            # Weights and gradients once more, as convolutions have them.
+            total += 2 * item * trained
         if self.averaged:
             total += 4 * self.averaged.count_params()
         if self.vgg:

@@ -339,14 +339,21 @@ def test_the_estimate_of_memory_counts_every_convolution():
 
 
 @pytest.mark.slow
-def test_the_estimate_of_memory_grows_with_the_batch():
-    trainer = make("cgan")
+@pytest.mark.parametrize(
+    ("precision", "bytes_of_a_weight"),
+    # Weights, gradients and Adam's two moments in float32; weights and
+    # gradients in bfloat16.
+    [("float32", 16), ("mixed_bfloat16", 20)],
+)
+def test_the_estimate_of_memory_grows_with_the_batch(
+    precision, bytes_of_a_weight
+):
+    trainer = make("cgan", precision=precision)
     one, two, three = (trainer.memory_bytes(n) for n in (1, 2, 3))
     assert one < two and three - two == two - one
     weights = trainer.generator.count_params()
     weights += trainer.discriminator.count_params()
-    # Weights, gradients and Adam's two moments in float32.
-    expected = 16 * weights
+    expected = bytes_of_a_weight * weights
     if not tf.config.list_physical_devices("GPU"):
         expected += step.TENSORFLOW_BYTES
     assert 2 * one - two == expected
