@@ -62,11 +62,12 @@ def main(arguments: list[str]) -> None:
     from medgan_tf.serving import mumap
 
     source, output = arguments
-    if os.path.realpath(source) == os.path.realpath(output):
-        raise errors.UsageError(
-            f"INPUT and OUTPUT are both {source}; expected another name "
-            "for OUTPUT, so that the CT is kept."
-        )
+    for name, path in (("INPUT", source), ("--like", _LIKE.value)):
+        if path and os.path.realpath(path) == os.path.realpath(output):
+            raise errors.UsageError(
+                f"{name} and OUTPUT are both {path}; expected another name for "
+                "OUTPUT, so that the image is kept."
+            )
     mumap.check_writable(output)
     of_ct = mumap.header_of(source)
     of_pet = mumap.header_of(_LIKE.value) if _LIKE.value else mumap.Said()

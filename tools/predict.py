@@ -1,9 +1,10 @@
 """Translates a volume, a folder of them or a BIDS data set.
 
 OUTPUT lies on exactly the voxels of INPUT, in the unit of the target. If
-INPUT is a folder of volumes, each of them goes to OUTPUT/ under its own name;
-a folder of DICOM files or of PNG slices is one volume. Where INPUT is DICOM,
-an OUTPUT without a suffix becomes a new folder with a derived DICOM series.
+INPUT is a folder of volumes, files or folders of DICOM, each of them goes to
+OUTPUT/ under its own name; a folder of DICOM files or of PNG slices is one
+volume. Where INPUT is DICOM, an OUTPUT that names no format becomes a new
+folder with a derived DICOM series.
 Where it is a BIDS data set, OUTPUT becomes a BIDS derivative data set. A
 volume that cannot be translated is told in a line, the others go on, and the
 exit code is then 3.
@@ -86,7 +87,9 @@ def main(arguments: list[str]) -> None:
     source, output = map(pathlib.Path, arguments)
     _check_answers()
     spread = _UNCERTAINTY.value and pathlib.Path(_UNCERTAINTY.value)
-    items = cohort.find(source, output, spread, _BIDS_SOURCE.value)
+    items = cohort.find(
+        source, output, spread, _BIDS_SOURCE.value, _MORE_INPUTS.value
+    )
     is_one = items[0].source == source
     if _MORE_INPUTS.value and not is_one:
         raise errors.UsageError(
@@ -104,6 +107,7 @@ def main(arguments: list[str]) -> None:
     if is_one:
         ready[source] = io.read_volume(source, spacing_mm=spacing_mm)
 
+    _run.show_log()
     _run.import_tensorflow()
     import tqdm
 

@@ -65,11 +65,6 @@ def main(_: list[str]) -> None:
     from medgan_tf.serving import predict
 
     model = predict.load(_MODEL.value)
-    if model.info.get("format", "savedmodel") != "savedmodel":
-        raise errors.ArtefactError(
-            f"--model={_MODEL.value} is {model.info['format']}; expected a "
-            "SavedModel: export it with --format=savedmodel."
-        )
     name, version = app.name_and_version(pathlib.Path(_MODEL.value))
     routers = []
     if _PAGE.value:

@@ -144,7 +144,10 @@ def check_writable(path: str | os.PathLike) -> None:
     suffixes = [s for s, form in FORMATS.items() if hasattr(form, "write")]
     if _suffix(path) not in suffixes:
         raise errors.refusal(
-            path, f"suffix {path.suffix}", " or ".join(suffixes), "rename it"
+            path,
+            f"suffix {path.suffix or '(none)'}",
+            " or ".join(suffixes),
+            "rename it",
         )
     final = stacks.folder_of(path)
     if final != path and os.path.isdir(final) and any(final.iterdir()):
@@ -191,14 +194,36 @@ def is_series(path: str | os.PathLike) -> bool:
     return _format(path) is dicom
 
 
+def has_suffix(path: pathlib.Path) -> bool:
+    """Whether a name says its format; a dot alone does not."""
+    return _suffix(path) is not None
+
+
 def volumes_in(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The files in a folder that are each a volume, sorted by name."""
+    """What in a folder is a volume each, sorted by name.
+
+    Files, and folders that hold a DICOM series; none if the folder itself is
+    one volume.
+
+    Raises:
+      DataError: it holds slices and volumes.
+    """
+    folder = pathlib.Path(folder)
     whole = (".nii", ".nii.gz", ".mha", ".nrrd", ".npy")
-    return sorted(
-        file
-        for file in pathlib.Path(folder).iterdir()
-        if file.name.lower().endswith(whole)
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(whole)
+        or (os.path.isdir(path) and dicom.files_of(path))
     )
+    if found and (slices := dicom.files_of(folder)):
+        raise errors.refusal(
+            folder,
+            f"a DICOM series ({slices[0].name}, ...) and also {found[0].name}",
+            "one or the other",
+            "move the series into a folder of its own",
+        )
+    return found
 
 
 def _check_exists(path: pathlib.Path) -> None:

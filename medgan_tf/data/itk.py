@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import re
 import zlib
 
 import numpy as np
@@ -32,6 +33,10 @@ _BYTES = {
     b"MET_FLOAT": 4,
     b"MET_DOUBLE": 8,
 }
+# A line of a header. ITK also takes a colon in place of the sign and cuts lines
+# that are longer; nobody writes either, and we must read what ITK reads.
+_FIELD = re.compile(rb"[ \t]*(\w+)[ \t]*=[ \t]*([^\0]*?)\s*")
+_LONGEST_LINE = 400
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -166,11 +171,13 @@ def _check_stream(path: pathlib.Path, size: tuple[int, ...]) -> None:
     with open(path, "rb") as file:
         fields = {}
         while b"ElementDataFile" not in fields:
-            line = file.readline(10_000)
+            line = file.readline(_LONGEST_LINE)
             if not line:
                 raise RuntimeError("its header does not end")
-            name, _, value = line.partition(b"=")
-            fields[name.strip()] = value.strip()
+            field = _FIELD.fullmatch(line) if line.endswith(b"\n") else None
+            if field is None:
+                raise RuntimeError("its header has a line that is no field")
+            fields[field[1]] = field[2]
         if fields[b"ElementDataFile"] != b"LOCAL":
             raise RuntimeError("its voxels are in another file")
         wanted = math.prod(size) * _BYTES.get(fields.get(b"ElementType"), 0)

@@ -19,6 +19,8 @@ from medgan_tf import errors
 from medgan_tf.data import volume as volumes
 
 # Fields that say where a NIfTI image lies in the patient.
+# Of the byte where voxels begin: before it lie extensions, which are skipped.
+_LAST_START = 2**26
 _PLACE_FIELDS = (
     "qform_code sform_code quatern_b quatern_c quatern_d "
     "qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z"
@@ -163,11 +165,11 @@ def _dtype(path: pathlib.Path, header) -> np.dtype:
 def _data_start(path: pathlib.Path, header) -> int:
     """Byte at which the voxels start."""
     start = float(header["vox_offset"])
-    if not header.sizeof_hdr <= start <= volumes.MAX_GB * 1e9:
+    if not header.sizeof_hdr <= start <= _LAST_START:
         raise errors.refusal(
             path,
             f"vox_offset {start:g}",
-            f"at least {header.sizeof_hdr}",
+            f"{header.sizeof_hdr} to {_LAST_START}",
             "export again",
         )
     return int(start)

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 from medgan_tf import errors, tasks
 from medgan_tf.data import dicom, dicom_slice, dicom_write, io, layouts
@@ -55,6 +56,7 @@ def find(
     output: pathlib.Path,
     spread: pathlib.Path | None,
     rule: str | None,
+    more: Sequence[str] = (),
 ) -> list[Item]:
     """The images of INPUT, and where each goes.
 
@@ -65,6 +67,7 @@ def find(
       spread: the same for standard deviations, or None.
       rule: which images of a BIDS data set, as `layouts.bids_images` takes
         it; None for anything else.
+      more: further sources of the one volume, which stay as they are.
 
     Returns:
       At least one; of a data set the outputs are still relative to `output`
@@ -72,9 +75,10 @@ def find(
 
     Raises:
       UsageError: two of the paths are one, or `rule` does not fit INPUT.
-      DataError: a data set has no such image.
+      DataError: a data set has no such image, or a folder is of slices and
+        of volumes.
     """
-    _check_apart(source, output, spread)
+    _check_apart(source, output, spread, more)
     if derivative.is_dataset(source):
         return _of_dataset(source, output, spread, rule)
     if rule:
@@ -86,8 +90,8 @@ def find(
     if not found:
         return [Item(source, output, spread)]
     return [
-        Item(file, output / file.name, spread and spread / file.name)
-        for file in found
+        Item(path, output / path.name, spread and spread / path.name)
+        for path in found
     ]
 
 
@@ -272,11 +276,20 @@ def _of_dataset(source, output, spread, rule) -> list[Item]:
     return [Item(file, output, spread, source) for file in found]
 
 
-def _check_apart(source, output, spread) -> None:
-    """Refuses to write upon the source, or two images upon each other."""
+def _check_apart(source, output, spread, more) -> None:
+    """Refuses to write upon a source, or two images upon each other."""
     named = {"INPUT": source, "OUTPUT": output}
     if spread:
         named["--uncertainty_output"] = spread
+    for path in more:
+        for name in ("OUTPUT", "--uncertainty_output"):
+            if name in named and (
+                os.path.realpath(named[name]) == os.path.realpath(path)
+            ):
+                raise errors.UsageError(
+                    f"--more_inputs and {name} are both {path}; expected "
+                    f"another name for {name}, so that nothing is overwritten."
+                )
     # In a data set the two have names of their own.
     shared = derivative.is_dataset(source)
     seen = {}
@@ -313,7 +326,7 @@ def _check_folder(output: pathlib.Path) -> None:
 
 def _is_series(source: pathlib.Path, output: pathlib.Path) -> bool:
     """Whether the output is a folder with a series derived from the source."""
-    return not output.suffix and io.is_series(source)
+    return not io.has_suffix(output) and io.is_series(source)
 
 
 def _sidecar(image: pathlib.Path) -> dict:

@@ -186,7 +186,7 @@ def _answers(
     if plane is not PLANES["axial"]:
         task = _turned_task(task, sources[0])
         sources = [_turned(source, plane) for source in sources]
-    cut = preprocess.cut(sources, task)
+    cut = predict.cut_slices(sources, task)
     scales = predict.scales_of(cut, task)
     steps = (1, -1) if mirror and plane.mirrors else (1,)
     for model, step in itertools.product(models, steps):

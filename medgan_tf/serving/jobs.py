@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from medgan_tf import errors, tasks
+from medgan_tf import allocator, errors, tasks
 from medgan_tf.data import io, pairs, preprocess
 from medgan_tf.data import volume as volumes
 from medgan_tf.serving import predict, uploads
@@ -194,8 +194,10 @@ class Jobs:
                 stem = f"source{many}_{modality.name}"
                 path = uploads.save(job.sent, stem, *source)
                 volume = uploads.read(path, job.notes)
-                uploads.check(path, volume, modality)
                 first = first or volume
+                if volume is first:
+                    uploads.check_size(path, volume, task)
+                uploads.check(path, volume, modality)
                 job.sources.append(path)
             if target:
                 stem = f"target_{task.target.name}"
@@ -289,10 +291,11 @@ class Jobs:
         except _Removed:
             pass
         except errors.MedganError as error:
-            job.error = error
+            job.error = _bare(error)
         except Exception as error:
             _LOG.exception("A volume was not translated.")
-            job.error = error
+            job.error = _bare(error)
+        allocator.return_freed_memory()
         shutil.rmtree(job.sent, ignore_errors=True)
         with self._lock:
             job.state = state
@@ -355,6 +358,12 @@ class Jobs:
                 job.seconds_left = per_slice * (job.total - first)
             yield first
         job.done, job.seconds_left = job.total, 0.0
+
+
+def _bare(error: Exception) -> Exception:
+    """Without the frames that it came through, which hold whole volumes."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _on(

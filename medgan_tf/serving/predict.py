@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -22,6 +23,8 @@ import tensorflow as tf
 from medgan_tf import errors, tasks
 from medgan_tf.data import preprocess
 from medgan_tf.data import volume as volumes
+
+_LOG = logging.getLogger(__name__)
 
 INFO_FILE = "assets.extra/medgan.json"
 SIGNATURE = "serving_default"
@@ -60,6 +63,7 @@ def load(folder: str | os.PathLike) -> Model:
     try:
         info = json.loads((version / INFO_FILE).read_text())
         task = tasks.from_stored(info["task_row"])
+        _check_format(folder, info)
         loaded = tf.saved_model.load(str(version))
         translate = loaded.signatures[SIGNATURE]
     except (
@@ -74,7 +78,7 @@ def load(folder: str | os.PathLike) -> Model:
             f"({str(error).splitlines()[0]}); export it again with export.py."
         ) from error
 
-    return Model(loaded, translate, task, info)
+    return Model(loaded, translate, _of_any_width(task), info)
 
 
 def translate_volume(
@@ -98,9 +102,9 @@ def translate_volume(
       the target's value of air where nothing was translated.
 
     Raises:
-      errors.DataError: the volume is empty, or larger than a slice.
+      errors.DataError: the volume is empty or in another unit.
     """
-    cut = preprocess.cut(sources, model.task)
+    cut = cut_slices(sources, model.task)
     translated = translate_slices(
         model,
         cut.slices,
@@ -111,6 +115,20 @@ def translate_volume(
     return preprocess.from_slices(
         translated, cut.geometry, fill=model.task.target.air
     )
+
+
+def cut_slices(
+    sources: Sequence[volumes.Volume], task: tasks.Task
+) -> preprocess.CutVolume:
+    """The slices of a patient; tells if they are tiles of a larger body."""
+    cut = preprocess.cut(sources, task)
+    if (count := len(cut.geometry.offsets)) > 1:
+        _LOG.info(
+            "The body is larger than %d x %d pixels: %d overlapping tiles of "
+            "each slice are translated.",
+            *(cut.geometry.size, cut.geometry.size, count),
+        )
+    return cut
 
 
 def translate_slices(
@@ -248,6 +266,25 @@ def translate_many(
             writing.append((item, writer.submit(write, item, translated)))
         while writing:
             finish()
+
+
+def _of_any_width(task: tasks.Task) -> tasks.Task:
+    """The row, by which a body larger than a slice is tiled, not refused.
+
+    Whoever has a model cannot prepare its training anew.
+    """
+    if task.too_large != "refuse":
+        return task
+    return dataclasses.replace(task, too_large="tile")
+
+
+def _check_format(folder: str | os.PathLike, info: dict) -> None:
+    found = info.get("format", "savedmodel")
+    if found != "savedmodel":
+        raise errors.ArtefactError(
+            f"--model={folder} is {found}, for other programs; expected a "
+            "SavedModel: export it with --format=savedmodel."
+        )
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:

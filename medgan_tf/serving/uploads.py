@@ -90,6 +90,26 @@ def read(path: pathlib.Path, notes: list[str]) -> volumes.Volume:
     return volume
 
 
+def check_size(
+    path: pathlib.Path, volume: volumes.Volume, task: tasks.Task
+) -> None:
+    """Refuses a source whose slices would be more than a page can show.
+
+    Raises:
+      DataError: they have more than MOST_VOXELS.
+    """
+    shape = preprocess.slice_grid(volume, task.voxel_size_mm).shape
+    area = max(math.prod(shape[:2]), preprocess.SLICE_SIZE**2)
+    if area * shape[2] > MOST_VOXELS:
+        raise errors.refusal(
+            path,
+            f"{shape[2]} slices of {shape[0]} x {shape[1]} pixels as the model "
+            "takes them",
+            f"at most {MOST_VOXELS / 1e6:.0f} million pixels",
+            "crop it, or use predict.py",
+        )
+
+
 def check(
     path: pathlib.Path, volume: volumes.Volume, modality: tasks.Modality
 ) -> None:

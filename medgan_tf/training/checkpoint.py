@@ -304,6 +304,7 @@ class Checkpoints:
             # Before it is restored: what a failed one leaves would stay.
             if _is_whole(path):
                 _restore(self._state, path)
+                _tell_lost(folder, self._trainer.step)
                 return self._trainer.step
             _put_aside(path, CORRUPT)
             # So that it is not counted among those kept.
@@ -314,10 +315,18 @@ class Checkpoints:
                 path,
                 CORRUPT,
             )
-        if found:
+        lost = _without_index(folder)
+        # A single one may be the first save, broken off.
+        if found or len(lost) > 1 or any(folder.glob(f"ckpt-*{CORRUPT}")):
             raise errors.ArtefactError(
-                f"{folder}: none of {len(found)} checkpoints can be used; "
-                "restore one from a copy, or start again in a new folder."
+                f"{folder}: no checkpoint there can be used; restore one from "
+                "a copy, or start again in a new folder."
+            )
+        if lost or self.best_step is not None:
+            _log.warning(
+                "%s holds no whole checkpoint, though something was saved: "
+                "training begins at step 0.",
+                folder,
             )
         return 0
 
@@ -519,6 +528,29 @@ def _found(folder: pathlib.Path) -> list[str]:
         if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
     )
     return [str(folder / f"ckpt-{step}") for step in reversed(steps_found)]
+
+
+def _without_index(folder: pathlib.Path) -> list[int]:
+    """Steps of checkpoints whose index is gone or was never written."""
+    return sorted(
+        {
+            int(match.group(1))
+            for file in folder.glob("ckpt-*.data-*")
+            if (match := re.fullmatch(r"ckpt-(\d+)\.data-[-\w]+", file.name))
+            and not os.path.exists(folder / f"ckpt-{match.group(1)}.index")
+        }
+    )
+
+
+def _tell_lost(folder: pathlib.Path, step: int) -> None:
+    """Says which later checkpoints have no index."""
+    for lost in _without_index(folder):
+        if lost > step:
+            _log.warning(
+                "%s/ckpt-%d has no index: its save was broken off, or the file "
+                "is gone; going on from step %d.",
+                *(folder, lost, step),
+            )
 
 
 def _list_anew(folder: pathlib.Path) -> None:

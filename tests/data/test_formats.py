@@ -116,6 +116,23 @@ def test_a_file_that_was_cut_or_declares_too_much_is_refused(tmp_path, array):
         io.read_volume(path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["ElementDataFile : {}", "A : 1\nElementDataFile = {}", "A = " + 500 * "x"],
+)
+def test_a_header_never_leads_to_another_file(tmp_path, array, line):
+    """ITK takes a colon for the sign too, and cuts lines that are too long."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(10_000))
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(itk_image(array), str(path))
+    header, voxels = path.read_bytes().split(b"ElementDataFile = LOCAL\n")
+    line = line.format(secret).encode() + b"\nElementDataFile = LOCAL\n"
+    path.write_bytes(header + line + voxels)
+    with pytest.raises(errors.DataError, match="a line that is no field"):
+        io.read_volume(path)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_a_stack_comes_back_within_half_a_step_and_in_its_place(
     tmp_path, array, suffix

@@ -73,11 +73,41 @@ def test_a_folder_of_volumes_keeps_its_names(tmp_path, names):
     ]
 
 
+@pytest.fixture
+def slices(monkeypatch):
+    """Takes every file .dcm for a slice."""
+    monkeypatch.setattr(
+        cohort.io.dicom.dicom_slice,
+        "is_dicom",
+        lambda path: path.suffix == ".dcm",
+    )
+
+
+def test_a_folder_of_series_gives_a_series_each(tmp_path, slices):
+    touch(tmp_path, "in/2026.11.28/1.dcm", "in/b/1.dcm", "in/none/x.txt")
+    source, output = tmp_path / "in", tmp_path / "out"
+    items = cohort.find(source, output, None, None)
+    assert [item.source.name for item in items] == ["2026.11.28", "b"]
+    cohort.check_outputs(items, source)
+    # The dot in a name is no suffix: it becomes a folder of slices.
+    assert cohort._is_series(items[0].source, items[0].output)
+    assert not cohort._is_series(items[0].source, output / "a.nii.gz")
+
+
+def test_a_folder_of_slices_and_volumes_is_refused(tmp_path, slices):
+    touch(tmp_path, "in/1.dcm", "in/a.nii")
+    with pytest.raises(errors.DataError, match="into a folder of its own"):
+        cohort.find(tmp_path / "in", tmp_path / "out", None, None)
+
+
 def test_paths_that_are_one_are_refused(tmp_path, dataset):
     a, b = tmp_path / "a.nii", tmp_path / "b.nii"
     for source, output, spread in ((a, a, None), (a, b, b), (a, b, a)):
         with pytest.raises(errors.UsageError, match="nothing is overwritten"):
             cohort.find(source, output, spread, None)
+    for more in (b, tmp_path / "c.nii"):
+        with pytest.raises(errors.UsageError, match="--more_inputs and"):
+            cohort.find(a, b, tmp_path / "c.nii", None, [more])
     with pytest.raises(errors.UsageError, match="INPUT and OUTPUT are both"):
         cohort.find(dataset, dataset, None, "T1w")
 

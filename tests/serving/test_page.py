@@ -332,6 +332,36 @@ def test_a_volume_that_the_model_refuses_is_told(serve, tmp_path):
     assert "\n" not in told["error"]
 
 
+def test_a_small_file_that_would_become_large_is_refused(serve, tmp_path):
+    """2^27 pixels of slices at most: 2048 slices of 256 x 256."""
+    image = volume.Volume(np.full((2, 2, 6000), 500, np.float32), np.eye(4))
+    status, told = serve().send(
+        ("source", "x.nii.gz", contents_of(tmp_path, image))
+    )
+    assert status == 400
+    assert "at most 134 million pixels" in told["error"]
+
+
+def test_a_job_that_failed_keeps_no_volume(tmp_path):
+    """The frames of an error hold whatever was in them."""
+
+    def fail(**_):
+        raise RuntimeError("no")
+
+    queue = page.jobs.Jobs(model(fail))
+    try:
+        file, _ = predicted(tmp_path, noise())
+        job = queue.open()
+        with open(file, "rb") as contents:
+            queue.send_files(job, [(file.name, contents)])
+        while not job.is_over:
+            time.sleep(0.01)
+        assert job.state == "failed" and str(job.error) == "no"
+        assert job.error.__traceback__ is job.error.__context__ is None
+    finally:
+        queue.close()
+
+
 def test_files_go_with_the_translation_the_job_and_the_server(tmp_path):
     queue = page.jobs.Jobs(model())
     root = pathlib.Path(queue._root.name)

@@ -275,6 +275,22 @@ def test_medgan_json_gives_back_the_modalities_and_the_grid(models):
     assert model.info == INFO
 
 
+def test_a_body_wider_than_a_slice_is_tiled_whatever_its_training(models):
+    """Whoever has a model cannot prepare its training anew."""
+    assert ROW["too_large"] == "refuse"
+    array = np.full((300, 4, 2), 5, np.float32)
+    source = volume.Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    result = predict.translate_volume(predict.load(models / "9"), [source])
+    np.testing.assert_allclose(result.array, array + 9, rtol=1e-6)
+
+
+def test_a_model_for_other_programs_is_told(models, tmp_path):
+    (tmp_path / "1").mkdir()
+    write_info(tmp_path / "1", json.dumps({**INFO, "format": "onnx"}))
+    with pytest.raises(errors.ArtefactError, match="is onnx, for other prog"):
+        predict.load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["", "nowhere", "file", "x" * 300])
 def test_a_folder_without_a_model_is_refused(tmp_path, name):
     (tmp_path / "file").touch()

@@ -97,7 +97,8 @@ def test_interfile_holds_the_same_values(call, ct, pet):
         (["CT", "a.hv", "--kvp=120"], 1, "--patient_position is required"),
         (["CT", "a.nii", "--kvp=90"], 1, "90 kV, expected one of 80, 100, 110"),
         (["CT", "a.nii", "--kvp=80", "--table=ge"], 1, "one of 100, 120, 140"),
-        (["CT", "CT", "--kvp=120"], 1, "so that the CT is kept"),
+        (["CT", "CT", "--kvp=120"], 1, "so that the image is kept"),
+        (["CT", "PET", "--kvp=120", "--like=PET"], 1, "--like and OUTPUT are"),
         (["CT", "a.dat", "--kvp=120"], 3, "suffix .dat"),
         (["CT", "no/a.hv", "--kvp=120"], 6, "cannot be written"),
         (["no.nii", "a.nii", "--kvp=120"], 3, "no such file"),
@@ -108,7 +109,7 @@ def test_interfile_holds_the_same_values(call, ct, pet):
 def test_a_mistake_is_told_in_a_line_and_leaves_nothing(
     call, ct, pet, arguments, exit_code, words
 ):
-    names = {"CT": ct, "PET": pet}
+    names = {"CT": ct, "PET": pet, "--like=PET": f"--like={pet}"}
     done = call(*(names.get(argument, argument) for argument in arguments))
     assert done.returncode == exit_code
     assert done.stderr.count("\n") == 1 and words in done.stderr

@@ -254,7 +254,9 @@ def test_a_damaged_checkpoint_is_said_renamed_and_the_one_before_used(
 def test_where_all_are_damaged_nothing_starts_at_step_0(saved, trainer):
     damaged(saved, "data cut", step=5)
     damaged(saved, "index empty", step=6)
-    with pytest.raises(errors.ArtefactError, match="none of 2 checkpoints"):
+    with pytest.raises(
+        errors.ArtefactError, match="no checkpoint there can be used"
+    ):
         checkpoint.Checkpoints(saved, make_trainer(seed=2)).restore()
 
 
@@ -273,6 +275,37 @@ def test_the_list_of_checkpoints_is_made_anew_from_what_is_there(
     assert checkpoints.restore() == 6
     checkpoints.save(7)
     assert "ckpt-5.index" not in files(file.parent)
+
+
+def test_checkpoints_that_were_damaged_stay_so_the_next_time(saved, trainer):
+    folder = saved.workdir / "checkpoints"
+    for path in folder.glob("ckpt-*.data-*"):
+        path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(errors.ArtefactError, match="can be used"):
+            checkpoint.Checkpoints(saved, trainer).restore()
+
+
+@pytest.mark.parametrize("gone", ["ckpt-*.index", "ckpt-6.index"])
+def test_an_index_that_is_gone_is_told(saved, trainer, caplog, gone):
+    folder = saved.workdir / "checkpoints"
+    for path in folder.glob(gone):
+        path.unlink()
+    if "*" in gone:
+        with pytest.raises(errors.ArtefactError, match="can be used"):
+            checkpoint.Checkpoints(saved, trainer).restore()
+    else:
+        assert checkpoint.Checkpoints(saved, trainer).restore() == 5
+        assert "ckpt-6 has no index" in caplog.text
+
+
+def test_a_first_save_that_was_broken_off_begins_again(saved, trainer, caplog):
+    folder = saved.workdir / "checkpoints"
+    for path in folder.glob("ckpt-*"):
+        if not path.name.startswith("ckpt-6.data"):
+            path.unlink()
+    assert checkpoint.Checkpoints(saved, trainer).restore() == 0
+    assert "training begins at step 0" in caplog.text
 
 
 def test_what_a_save_left_that_was_broken_off_is_removed(saved, trainer):

@@ -6,7 +6,6 @@ Only so many wait, and only few are worked on at a time.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from medgan_tf import allocator
 from medgan_tf.serving.server import metrics, protocols, statuses
 
 # One is read or written while another is translated.
@@ -126,12 +126,5 @@ class Desk:
             self._idle.cancel()
         if not self._under_way:
             self._idle = asyncio.get_running_loop().call_later(
-                IDLE_SECONDS, _return_memory
+                IDLE_SECONDS, allocator.return_freed_memory
             )
-
-
-def _return_memory() -> None:
-    """Gives freed memory back, which our scripts otherwise keep."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
