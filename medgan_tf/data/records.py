@@ -429,6 +429,13 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
             for split in splits.SIDES
             for shard in info["splits"][split]["shards"]
         ]
+        counts = {
+            split: (
+                listed["num_slices"],
+                sum(shard["num_records"] for shard in listed["shards"]),
+            )
+            for split, listed in info["splits"].items()
+        }
     except (KeyError, TypeError) as error:
         raise errors.DataError(
             f"{path} does not list its shards; it was changed by hand: "
@@ -448,6 +455,12 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
             f"{COMPRESSION}; prepare the data again."
         )
     _check_listed(folder, [shard.name for shard, _ in shards])
+    for split, (said, listed) in counts.items():
+        if said != listed:
+            raise errors.DataError(
+                f"{path} says {said} slices for {split}, its shards have "
+                f"{listed}; it was changed by hand: prepare the data again."
+            )
     return Dataset(folder, info)
 
 

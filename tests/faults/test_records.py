@@ -145,6 +145,10 @@ FAULTS = {
         "bytes, expected|another SHA-256",
     ),
     "listed twice": (note(lambda i: listed(i).append(listed(i)[0])), "twice"),
+    "another number of slices": (
+        note(lambda i: i["splits"]["train"].update(num_slices=7)),
+        "says 7 slices for train, its shards have",
+    ),
     "another compression": (
         note(lambda i: i.update(compression="")),
         "compression '', expected GZIP",
