@@ -412,6 +412,8 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
             f"{folder} holds no records ({INFO_FILE} is missing); "
             "make them with prepare_data.py."
         ) from error
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         raise errors.DataError(
             f"{path} cannot be read ({error}); prepare the data again."

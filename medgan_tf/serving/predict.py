@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from medgan_tf.data import volume as volumes
 _LOG = logging.getLogger(__name__)
 
 INFO_FILE = "assets.extra/medgan.json"
+GRAPH_FILE = "saved_model.pb"
 SIGNATURE = "serving_default"
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
 # Where in the graph, which says nothing to a caller.
@@ -64,6 +66,7 @@ def load(folder: str | os.PathLike) -> Model:
         info = json.loads((version / INFO_FILE).read_text())
         task = tasks.from_stored(info["task_row"])
         _check_format(folder, info)
+        _check_graph(version, info)
         loaded = tf.saved_model.load(str(version))
         translate = loaded.signatures[SIGNATURE]
     except (
@@ -287,8 +290,16 @@ def _check_format(folder: str | os.PathLike, info: dict) -> None:
         )
 
 
+def _check_graph(version: pathlib.Path, info: dict) -> None:
+    """Refuses a graph with a flipped bit, which would give other numbers."""
+    wanted = info.get("graph_sha256")
+    found = hashlib.sha256((version / GRAPH_FILE).read_bytes()).hexdigest()
+    if wanted not in (None, found):
+        raise ValueError(f"{GRAPH_FILE} has another SHA-256 than when written")
+
+
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:
-    if os.path.exists(folder / "saved_model.pb"):
+    if os.path.exists(folder / GRAPH_FILE):
         return folder
     versions = []
     if os.path.isdir(folder):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 
 import tensorflow as tf
 
 from medgan_tf import tasks
 from medgan_tf.models import casnet
-from medgan_tf.serving import signatures, warmup
+from medgan_tf.serving import predict, signatures, warmup
 
 
 def write(
@@ -28,8 +29,8 @@ def write(
       model: name under which it is served.
 
     Returns:
-      What `medgan.json` says of it: `format` and `signatures`, each with the
-      type and shape of its inputs and outputs.
+      What `medgan.json` says of it: `format`, `signatures`, each with the
+      type and shape of its inputs and outputs, and `graph_sha256`.
     """
     # Not Keras's ExportArchive, which stores every weight twice.
     module = tf.Module()
@@ -52,7 +53,13 @@ def write(
     path = folder / warmup.FILE
     path.parent.mkdir()
     warmup.write(path, model, signatures.smallest_requests(task, channels))
-    return {"format": "savedmodel", "signatures": described}
+    graph = (folder / predict.GRAPH_FILE).read_bytes()
+    return {
+        "format": "savedmodel",
+        "signatures": described,
+        # Of the graph; TensorFlow itself has checksums of the weights.
+        "graph_sha256": hashlib.sha256(graph).hexdigest(),
+    }
 
 
 def _described(tensor: tf.TensorSpec | tf.Tensor) -> dict:

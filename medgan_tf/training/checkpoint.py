@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import pathlib
 import platform
@@ -301,6 +303,7 @@ class Checkpoints:
         folder = self._run.workdir / "checkpoints"
         found = _found(folder)
         for path in found:
+            _check_readable(path)
             # Before it is restored: what a failed one leaves would stay.
             if _is_whole(path):
                 _restore(self._state, path)
@@ -407,10 +410,16 @@ class Checkpoints:
             return None
         try:
             content = json.loads(path.read_text())
-            return {
+            best = {
                 "step": int(content["step"]),
                 "value": float(content["value"]),
             }
+            # Nothing would ever be better than NaN.
+            if not math.isfinite(best["value"]):
+                raise ValueError(f"value {best['value']}")
+            return best
+        except PermissionError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise errors.ArtefactError(
                 f"{path} cannot be read ({error}); remove it to choose "
@@ -577,6 +586,14 @@ def _list_anew(folder: pathlib.Path) -> None:
             ],
         )
         _write(folder / "checkpoint", str(state))
+
+
+def _check_readable(path: str) -> None:
+    """Raises PermissionError for a checkpoint that is not ours to judge."""
+    folder, name = os.path.split(path)
+    for file in pathlib.Path(folder).glob(f"{name}.*"):
+        if not os.access(file, os.R_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
 
 
 def _is_whole(path: str) -> bool:

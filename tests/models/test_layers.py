@@ -61,6 +61,22 @@ def test_instance_norm_is_batch_norm_at_batch_size_one_only(
     assert (difference < TOLERANCE) == is_equal
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16, 8), (3, 16, 8, 4)])
+def test_instance_norm_in_bfloat16_is_that_of_float32(shape):
+    image = tf.cast(images(*shape) * 3 + 1, tf.bfloat16)
+    rough = layers.InstanceNorm("norm", "mixed_bfloat16")
+    exact = layers.InstanceNorm("norm")
+    for norm in (rough, exact):
+        norm.build(shape)
+    exact.set_weights(rough.get_weights())
+    found, expected = rough(image), exact(tf.cast(image, tf.float32))
+    assert found.dtype == tf.bfloat16
+    # bfloat16 keeps 8 bits.
+    np.testing.assert_allclose(
+        tf.cast(found, tf.float32), expected, rtol=2**-7, atol=2**-7
+    )
+
+
 def test_instance_norm_starts_as_in_pix2pix_tensorflow():
     norm = layers.InstanceNorm("norm")
     norm.build([1, 8, 8, 64])

@@ -1,5 +1,6 @@
 """A translated volume lies on exactly the voxels of its source."""
 
+import hashlib
 import json
 import shutil
 import threading
@@ -282,6 +283,19 @@ def test_a_body_wider_than_a_slice_is_tiled_whatever_its_training(models):
     source = volume.Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
     result = predict.translate_volume(predict.load(models / "9"), [source])
     np.testing.assert_allclose(result.array, array + 9, rtol=1e-6)
+
+
+def test_a_graph_with_a_flipped_bit_is_refused(models, tmp_path):
+    """TensorFlow reads it, and gives other numbers."""
+    version = shutil.copytree(models / "9", tmp_path / "9")
+    path = version / "saved_model.pb"
+    whole = path.read_bytes()
+    facts = {**INFO, "graph_sha256": hashlib.sha256(whole).hexdigest()}
+    write_info(version, json.dumps(facts))
+    predict.load(version)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(errors.ArtefactError, match="another SHA-256"):
+        predict.load(version)
 
 
 def test_a_model_for_other_programs_is_told(models, tmp_path):

@@ -299,6 +299,23 @@ def test_an_index_that_is_gone_is_told(saved, trainer, caplog, gone):
         assert "ckpt-6 has no index" in caplog.text
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(
+    saved, trainer, monkeypatch
+):
+    monkeypatch.setattr(checkpoint.os, "access", lambda path, mode: False)
+    before = files(saved.workdir / "checkpoints")
+    with pytest.raises(PermissionError, match="ckpt-6"):
+        checkpoint.Checkpoints(saved, trainer).restore()
+    assert files(saved.workdir / "checkpoints") == before
+
+
+def test_a_best_value_that_is_no_number_is_refused(saved, trainer):
+    path = saved.workdir / "best.json"
+    path.write_text('{"step": 5, "value": NaN}')
+    with pytest.raises(errors.ArtefactError, match="value nan"):
+        _ = checkpoint.Checkpoints(saved, trainer).best_step
+
+
 def test_a_first_save_that_was_broken_off_begins_again(saved, trainer, caplog):
     folder = saved.workdir / "checkpoints"
     for path in folder.glob("ckpt-*"):
