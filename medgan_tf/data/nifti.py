@@ -18,9 +18,9 @@ import numpy as np
 from medgan_tf import errors
 from medgan_tf.data import volume as volumes
 
-# Fields that say where a NIfTI image lies in the patient.
 # Of the byte where voxels begin: before it lie extensions, which are skipped.
 _LAST_START = 2**26
+# Fields that say where a NIfTI image lies in the patient.
 _PLACE_FIELDS = (
     "qform_code sform_code quatern_b quatern_c quatern_d "
     "qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z"

@@ -115,3 +115,10 @@ def test_it_is_stopped_goes_on_and_does_nothing_twice(
         text,
     )
     assert cell.group(1) == f"{mean:.4f}"
+
+    changed = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("scores.csv")}
+    code, output = call(*settings, cwd=tmp_path)
+    assert code == 0, output
+    assert "evaluate.py" not in output
+    for path, when in changed.items():
+        assert path.stat().st_mtime_ns == when
