@@ -22,6 +22,7 @@ FLOORS = {
     "methods": 0,
     "reader_study.agreement": 0,
     "reader_study.sessions": 0,
+    "sealed": 0,
     "tasks": 0,
     "training.config": 0,
     "training.watch": 0,

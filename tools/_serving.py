@@ -4,7 +4,6 @@ The client runs on the machine of the server and takes its share of it.
 """
 
 import asyncio
-import json
 import pathlib
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ import numpy as np
 import scipy.ndimage
 import tensorflow as tf
 
-from medgan_tf import errors, methods, tasks
+from medgan_tf import errors, methods, sealed, tasks
 from medgan_tf.serving import predict, saved_model, signatures
 from medgan_tf.serving.server import app
 from medgan_tf.tools import _load
@@ -61,7 +60,7 @@ def _random_model(case: dict, folder: pathlib.Path) -> pathlib.Path:
         "intended_use": "None: the weights are random.",
         "trained_on_simulated_images": False,
     }
-    (version / predict.INFO_FILE).write_text(json.dumps(info))
+    sealed.write(version / predict.INFO_FILE, info)
     return folder
 
 
@@ -162,7 +161,7 @@ def _slice_for(case: dict, model: pathlib.Path) -> tuple[str, dict]:
     """The model's name, and a slice as the signature takes it."""
     name, version = app.name_and_version(model)
     folder = model if (model / "saved_model.pb").exists() else model / version
-    info = json.loads((folder / predict.INFO_FILE).read_text())
+    info = sealed.read(folder / predict.INFO_FILE)
     task = tasks.from_stored(info["task_row"])
     channels = len(task.sources)
     rng = np.random.default_rng(0)

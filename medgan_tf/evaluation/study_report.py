@@ -13,7 +13,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.evaluation import (
     page,
     plots,
@@ -71,7 +71,7 @@ def read_training(workdir: str | os.PathLike) -> Training:
     """
     workdir = pathlib.Path(workdir)
     try:
-        run = json.loads((workdir / "run.json").read_text())
+        run = sealed.read(workdir / "run.json")
         lines = _lines(workdir / "metrics.jsonl")
         settings = {**run["method"], **run["config"]}
         settings["steps trained"] = max(lines)

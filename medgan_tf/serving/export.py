@@ -8,7 +8,6 @@ what it is, and `MODEL_CARD.md`, which says it to people.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import secrets
@@ -17,7 +16,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.data import preprocess
 from medgan_tf.models import casnet
 from medgan_tf.serving import model_card, predict, saved_model
@@ -86,8 +85,7 @@ def export(
         info = {**_info(run, task, which, step, precision), **facts}
         path = work / predict.INFO_FILE
         path.parent.mkdir(exist_ok=True)
-        text = json.dumps(info, indent=1, allow_nan=False)
-        path.write_text(text + "\n")
+        sealed.write(path, info)
         card = model_card.text(info, model_card.patients_of(run.data), scores)
         (work / model_card.FILE).write_text(card, encoding="utf-8")
         os.rename(work, folder)

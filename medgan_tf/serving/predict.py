@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -21,7 +20,7 @@ from concurrent import futures
 import numpy as np
 import tensorflow as tf
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.data import preprocess
 from medgan_tf.data import volume as volumes
 
@@ -63,7 +62,7 @@ def load(folder: str | os.PathLike) -> Model:
     """
     version = _version_folder(pathlib.Path(folder))
     try:
-        info = json.loads((version / INFO_FILE).read_text())
+        info = sealed.read(version / INFO_FILE)
         task = tasks.from_stored(info["task_row"])
         _check_format(folder, info)
         _check_graph(version, info)

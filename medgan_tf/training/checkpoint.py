@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import json
 import logging
 import math
 import os
@@ -33,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 import medgan_tf
-from medgan_tf import errors, methods, tasks
+from medgan_tf import errors, methods, sealed, tasks
 from medgan_tf.data import records
 from medgan_tf.models import casnet
 from medgan_tf.training import config as configs
@@ -95,7 +94,7 @@ class Run:
         del content["workdir"]
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            _write_json(self.workdir / RUN_FILE, content)
+            sealed.write(self.workdir / RUN_FILE, content)
         except OSError as error:
             raise errors.ResourceError(
                 f"--workdir={self.workdir} cannot be written "
@@ -204,7 +203,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
     path = pathlib.Path(workdir) / RUN_FILE
     _check_name(path.parent)
     try:
-        content = json.loads(path.read_text())
+        content = sealed.read(path)
         run = Run(
             path.parent,
             content["task"],
@@ -219,10 +218,12 @@ def load_run(workdir: str | os.PathLike) -> Run:
             f"--workdir={workdir} holds no {RUN_FILE}; expected the folder of "
             "a run: give the --workdir that train.py had."
         ) from error
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.ArtefactError(
-            f"{path} cannot be read ({error}); it was changed by hand or by "
-            "another version: train again in a new folder."
+            f"{path} cannot be read ({error}); it was changed, or is of an "
+            "older version: copy it again, or train again in a new folder."
         ) from error
     if not is_same_task:
         raise errors.ArtefactError(
@@ -385,6 +386,9 @@ class Checkpoints:
         self, step: int, metric: str, value: float, higher_is_better: bool
     ) -> bool:
         """Keeps the generator if it validated better than any before."""
+        # As the PSNR where all slices are equal to their targets.
+        if not math.isfinite(value):
+            return False
         before = self._best_so_far()
         if before:
             best = before["value"]
@@ -392,7 +396,7 @@ class Checkpoints:
                 return False
         _save(self._best, step)
         with _telling_lack(step, self._run.workdir):
-            _write_json(
+            sealed.write(
                 self._run.workdir / BEST_FILE,
                 {"step": step, "metric": metric, "value": value},
             )
@@ -409,18 +413,10 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_text())
-            best = {
-                "step": int(content["step"]),
-                "value": float(content["value"]),
-            }
-            # Nothing would ever be better than NaN.
-            if not math.isfinite(best["value"]):
-                raise ValueError(f"value {best['value']}")
-            return best
+            return sealed.read(path)
         except PermissionError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise errors.ArtefactError(
                 f"{path} cannot be read ({error}); remove it to choose "
                 "the best anew."
@@ -585,7 +581,10 @@ def _list_anew(folder: pathlib.Path) -> None:
                 os.path.getmtime(f"{path}.index") for path in found
             ],
         )
-        _write(folder / "checkpoint", str(state))
+        path = folder / "checkpoint"
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(str(state))
+        os.replace(temporary, path)
 
 
 def _check_readable(path: str) -> None:
@@ -640,13 +639,3 @@ def _check_same(before: Run, now: Run) -> None:
 
 def _tuples(row: dict) -> dict:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-    _write(path, json.dumps(content, indent=1) + "\n")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

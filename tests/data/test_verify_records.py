@@ -1,13 +1,12 @@
 """Records that were changed, cut, or shared between two sides are told."""
 
-import json
 import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from medgan_tf import tasks
+from medgan_tf import sealed, tasks
 from medgan_tf.data import preprocess, records, verify_records
 from medgan_tf.data import sample as samples
 
@@ -48,9 +47,9 @@ def found(folder):
 def edit(dataset, change):
     """Changes dataset.json."""
     path = dataset.folder / records.INFO_FILE
-    info = json.loads(path.read_text())
+    info = sealed.read(path)
     change(info)
-    path.write_text(json.dumps(info))
+    sealed.write(path, info)
 
 
 def rewrite(path, keep):

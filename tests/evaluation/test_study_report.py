@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.evaluation import studies, study_report
 
 TASK = tasks.TASKS["pet_ct"]
@@ -175,8 +175,9 @@ def test_results_of_other_data_make_no_report(study_results, tmp_path):
 
 
 def test_shares_are_those_of_the_first_step_and_of_the_last_quarter(tmp_path):
-    (tmp_path / "run.json").write_text(
-        json.dumps({"method": {"name": "a", "l1": 1.0}, "config": {"seed": 0}})
+    sealed.write(
+        tmp_path / "run.json",
+        {"method": {"name": "a", "l1": 1.0}, "config": {"seed": 0}},
     )
     lines = [
         {"split": "train", "step": k, "share/l1": share, "loss/l1": 9}

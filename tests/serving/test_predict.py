@@ -1,7 +1,6 @@
 """A translated volume lies on exactly the voxels of its source."""
 
 import hashlib
-import json
 import shutil
 import threading
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.data import volume
 from medgan_tf.serving import predict
 
@@ -248,7 +247,7 @@ def models(tmp_path_factory):
     for version in (9, 10):
         module = Shift(float(version))
         tf.saved_model.save(module, str(folder / str(version)))
-        write_info(folder / str(version), json.dumps(INFO))
+        write_info(folder / str(version), sealed.dumps(INFO))
     (folder / ".11.incomplete-0123abcd").mkdir()
     (folder / "notes.txt").touch()
     return folder
@@ -291,7 +290,7 @@ def test_a_graph_with_a_flipped_bit_is_refused(models, tmp_path):
     path = version / "saved_model.pb"
     whole = path.read_bytes()
     facts = {**INFO, "graph_sha256": hashlib.sha256(whole).hexdigest()}
-    write_info(version, json.dumps(facts))
+    write_info(version, sealed.dumps(facts))
     predict.load(version)
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(errors.ArtefactError, match="another SHA-256"):
@@ -300,7 +299,7 @@ def test_a_graph_with_a_flipped_bit_is_refused(models, tmp_path):
 
 def test_a_model_for_other_programs_is_told(models, tmp_path):
     (tmp_path / "1").mkdir()
-    write_info(tmp_path / "1", json.dumps({**INFO, "format": "onnx"}))
+    write_info(tmp_path / "1", sealed.dumps({**INFO, "format": "onnx"}))
     with pytest.raises(errors.ArtefactError, match="is onnx, for other prog"):
         predict.load(tmp_path)
 
@@ -316,19 +315,20 @@ def test_a_folder_without_a_model_is_refused(tmp_path, name):
     "text",
     [
         "",
-        json.dumps(INFO)[:40],
+        sealed.dumps(INFO)[:40],
+        sealed.dumps(INFO).replace("1.0", "3.0"),
         "[]",
         "{}",
-        json.dumps({"task_row": {**ROW, "source": None}}),
-        json.dumps({"task_row": {**ROW, "target": {"name": "CT"}}}),
-        json.dumps(
+        sealed.dumps({"task_row": {**ROW, "source": None}}),
+        sealed.dumps({"task_row": {**ROW, "target": {"name": "CT"}}}),
+        sealed.dumps(
             {"task_row": {**ROW, "source": {**ROW["source"], "a": "red"}}}
         ),
-        json.dumps(
+        sealed.dumps(
             {"task_row": {**ROW, "source": {**ROW["source"], "window": 20}}}
         ),
-        json.dumps({"task_row": {**ROW, "voxel_size_mm": 1.0}}),
-        json.dumps({"task_row": {"name": "test"}}),
+        sealed.dumps({"task_row": {**ROW, "voxel_size_mm": 1.0}}),
+        sealed.dumps({"task_row": {"name": "test"}}),
         b"\xff\xfe",
     ],
 )

@@ -1,13 +1,11 @@
 """predict.py as a user calls it, with stand-ins for trained models."""
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from medgan_tf import tasks
+from medgan_tf import sealed, tasks
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
 
@@ -43,7 +41,7 @@ def models(tmp_path_factory):
             "intended_use": "Research only.",
         }
         (version / "assets.extra").mkdir()
-        (version / "assets.extra" / "medgan.json").write_text(json.dumps(info))
+        sealed.write(version / "assets.extra" / "medgan.json", info)
     return folder
 
 

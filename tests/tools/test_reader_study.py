@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from medgan_tf import methods, tasks
+from medgan_tf import methods, sealed, tasks
 from medgan_tf.reader_study import storage, study
 from medgan_tf.training import checkpoint
 from medgan_tf.training import config as configs
@@ -167,9 +167,9 @@ def test_a_study_of_runs_is_of_patients_kept_apart(
 
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     path = tmp_path / "other" / "run.json"
-    run = json.loads(path.read_text())
+    run = sealed.read(path)
     run["data"]["fingerprint"] = "0" * 64
-    path.write_text(json.dumps(run))
+    sealed.write(path, run)
     told = call(
         "create",
         "--study_dir=t",

@@ -15,7 +15,7 @@ import time
 import pytest
 import tensorflow as tf
 
-from medgan_tf import tasks
+from medgan_tf import sealed, tasks
 from medgan_tf.models import casnet
 from medgan_tf.serving import saved_model
 
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
         "intended_use": "Research only.",
     }
     path = version / "assets.extra" / "medgan.json"
-    path.write_text(json.dumps(info))
+    sealed.write(path, info)
     return folder
 
 

@@ -1,7 +1,6 @@
 """A run folder is gone on with as it was, or it is refused."""
 
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from medgan_tf import errors, methods, tasks
+from medgan_tf import errors, methods, sealed, tasks
 from medgan_tf.data import records
 from medgan_tf.training import checkpoint
 from medgan_tf.training import config as configs
@@ -110,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
         lambda text: "[]",
         lambda text: text.replace('"task"', '"work"'),
         lambda text: text.replace('"ngf"', '"width"'),
-        lambda text: text.replace('"ngf": 64', '"ngf": 0'),
+        lambda text: text.replace('"ngf": 64', '"ngf": 96'),
     ],
 )
 def test_a_run_json_that_was_changed_is_refused(tmp_path, change):
@@ -309,10 +308,20 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(
     assert files(saved.workdir / "checkpoints") == before
 
 
-def test_a_best_value_that_is_no_number_is_refused(saved, trainer):
+def test_a_value_that_is_no_number_is_never_the_best(saved, trainer):
+    checkpoints = checkpoint.Checkpoints(saved, trainer)
+    (saved.workdir / "best.json").unlink(missing_ok=True)
+    for value in (float("nan"), float("inf")):
+        assert not checkpoints.save_if_best(7, "psnr", value, True)
+    assert checkpoints.best_step is None
+
+
+def test_a_best_json_with_another_digit_is_refused(saved, trainer):
+    checkpoints = checkpoint.Checkpoints(saved, trainer)
+    checkpoints.save_if_best(7, "psnr", 99.5, True)
     path = saved.workdir / "best.json"
-    path.write_text('{"step": 5, "value": NaN}')
-    with pytest.raises(errors.ArtefactError, match="value nan"):
+    path.write_text(path.read_text().replace("99.5", "19.5"))
+    with pytest.raises(errors.ArtefactError, match="remove it to choose"):
         _ = checkpoint.Checkpoints(saved, trainer).best_step
 
 
@@ -400,7 +409,7 @@ def test_the_generator_that_validated_best_is_kept(saved, trainer):
     assert checkpoints.save_if_best(4, "mse", 0.1, False)
     checkpoints.save_if_best(4, "ssim", 0.7, True)
     kernel.assign(before)
-    best = json.loads((saved.workdir / "best.json").read_text())
+    best = sealed.read(saved.workdir / "best.json")
     assert best == {"step": 4, "metric": "ssim", "value": 0.7}
     generator, step = checkpoint.load_generator(saved)
     assert step == 4
