@@ -20,6 +20,8 @@ from medgan_tf.data import volume as volumes
 
 # Of the byte where voxels begin: before it lie extensions, which are skipped.
 _LAST_START = 2**26
+# By which voxel sizes may differ: registration leaves small scales in a sform.
+_SIZE_TOLERANCE = 0.02
 # Fields that say where a NIfTI image lies in the patient.
 _PLACE_FIELDS = (
     "qform_code sform_code quatern_b quatern_c quatern_d "
@@ -224,6 +226,16 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
         raise errors.refusal(
             path, f"an impossible qform ({error})", "a rotation", "export again"
         ) from error
+    found = nib.affines.voxel_sizes(affine)
+    # One that is singular is refused, as that of any other format.
+    is_sound = np.isfinite(found).all() and (found > 0).all()
+    if is_sound and not np.allclose(found, spacing, rtol=_SIZE_TOLERANCE):
+        warnings.warn(
+            f"{path}: voxels of {_in_mm(found)} by its sform and of "
+            f"{_in_mm(spacing)} by its pixdim, took the sform; check which "
+            "program changed one of them.",
+            stacklevel=4,
+        )
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         warnings.warn(
             f"{path}: neither sform nor qform is set, assumed axes "
@@ -231,6 +243,10 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
             stacklevel=4,
         )
     return affine
+
+
+def _in_mm(sizes: np.ndarray) -> str:
+    return f"{' x '.join(f'{size:.4g}' for size in sizes)} mm"
 
 
 def _header_of(volume: volumes.Volume) -> nib.Nifti1Header:

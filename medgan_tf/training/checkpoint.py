@@ -307,7 +307,13 @@ class Checkpoints:
             _check_readable(path)
             # Before it is restored: what a failed one leaves would stay.
             if _is_whole(path):
-                _restore(self._state, path)
+                _restore(self._state, path, "remove it to use the one before")
+                if self._trainer.step != _step_of(path):
+                    raise errors.ArtefactError(
+                        f"{path} holds step {self._trainer.step}: its files "
+                        "were renamed; give all checkpoints their names back, "
+                        "or start again in a new folder."
+                    )
                 _tell_lost(folder, self._trainer.step)
                 return self._trainer.step
             _put_aside(path, CORRUPT)
@@ -451,8 +457,11 @@ def load_generator(
     # The best checkpoint holds nothing else.
     is_averaged = run.method.averaging and which == "last"
     name = "averaged" if is_averaged else "generator"
+    other = "last" if which == "best" else "best"
     _restore(
-        tf.train.Checkpoint(**{name: steps.named_weights(generator)}), path
+        tf.train.Checkpoint(**{name: steps.named_weights(generator)}),
+        path,
+        f"choose --checkpoint={other}, or train again",
     )
     if precision == "bfloat16":
         kept, generator = generator, build(precision)
@@ -482,7 +491,7 @@ def _step_of(path: str) -> int:
     return int(path.rsplit("-", 1)[1])
 
 
-def _restore(state: tf.train.Checkpoint, path: str) -> None:
+def _restore(state: tf.train.Checkpoint, path: str, remedy: str) -> None:
     try:
         status = state.restore(path)
         status.assert_existing_objects_matched()
@@ -491,8 +500,7 @@ def _restore(state: tf.train.Checkpoint, path: str) -> None:
     except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
         raise errors.ArtefactError(
             f"Checkpoint {path} cannot be restored "
-            f"({str(error).splitlines()[0]}); remove the checkpoint's files "
-            "to go back to the one before."
+            f"({str(error).splitlines()[0]}); {remedy}."
         ) from error
 
 

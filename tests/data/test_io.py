@@ -6,6 +6,7 @@ The files are made by nibabel and then damaged byte by byte.
 import gzip
 import os
 import struct
+import warnings
 import zlib
 
 import nibabel as nib
@@ -158,6 +159,21 @@ def test_values_beyond_float32_are_refused(tmp_path):
 def test_without_form_codes_the_assumed_axes_are_announced(tmp_path, array):
     path = damage(save(tmp_path / "a.nii", array), sform_code=0, qform_code=0)
     with pytest.warns(UserWarning, match="assumed axes LAS"):
+        io.read_volume(path)
+
+
+def test_voxel_sizes_that_contradict_each_other_are_announced(tmp_path, array):
+    path = damage(save(tmp_path / "a.nii", array), pixdim={1: 2.1})
+    words = "voxels of 0.7 x 0.8 x 3 mm by its sform and of 2.1 x 0.8 x 3 mm"
+    with pytest.warns(UserWarning, match=words):
+        found = io.read_volume(path)
+    np.testing.assert_allclose(found.spacing, [0.7, 0.8, 3.0], rtol=1e-6)
+
+
+def test_a_scale_that_registration_left_is_not_announced(tmp_path, array):
+    path = damage(save(tmp_path / "a.nii", array), pixdim={1: 0.705})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         io.read_volume(path)
 
 

@@ -243,10 +243,19 @@ def test_a_damaged_checkpoint_is_said_renamed_and_the_one_before_used(
     assert not (folder / "ckpt-6.index").exists()
     # It goes on as if the damaged one had never been.
     for step in (6, 7):
+        other._step.assign(step)
         checkpoints.save(step)
     kept = [name for name in files(folder) if name.endswith(".index")]
     assert kept == ["ckpt-6.index", "ckpt-7.index"]
-    assert checkpoint.Checkpoints(saved, make_trainer(seed=3)).restore() == 5
+    assert checkpoint.Checkpoints(saved, make_trainer(seed=3)).restore() == 7
+
+
+def test_checkpoints_that_changed_their_names_are_told(saved, trainer):
+    folder = saved.workdir / "checkpoints"
+    for path in folder.glob("ckpt-6.*"):
+        path.rename(path.with_name(path.name.replace("ckpt-6", "ckpt-60")))
+    with pytest.raises(errors.ArtefactError, match="ckpt-60 holds step 6"):
+        checkpoint.Checkpoints(saved, trainer).restore()
 
 
 @pytest.mark.slow
