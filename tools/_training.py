@@ -36,6 +36,8 @@ _HELP = {
     "precision": "float32, mixed_bfloat16, mixed_float16, or auto: what the "
     "hardware is fast in.",
     "xla": "Compile the whole step: on, off, or auto (on a GPU).",
+    "deterministic": "The same bits every time on the same machine and "
+    "versions: free on a CPU, slower on a GPU.",
     "distribute": "none, mirrored (all GPUs), multiworker (TF_CONFIG), or "
     "auto.",
     "cluster_timeout_s": "Seconds to wait for the other workers; then it ends "

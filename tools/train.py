@@ -63,6 +63,8 @@ def main(_: list[str]) -> None:
     from medgan_tf.models import vgg19
     from medgan_tf.training import loop, runtime
 
+    if config.deterministic:
+        runtime.make_deterministic()
     strategy = runtime.strategy(
         config.distribute, config.batch_size, config.cluster_timeout_s
     )

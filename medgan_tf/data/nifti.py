@@ -228,7 +228,7 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
         ) from error
     found = nib.affines.voxel_sizes(affine)
     # One that is singular is refused, as that of any other format.
-    is_sound = np.isfinite(found).all() and (found > 0).all()
+    is_sound = np.isfinite(affine).all() and np.linalg.det(affine) != 0
     if is_sound and not np.allclose(found, spacing, rtol=_SIZE_TOLERANCE):
         warnings.warn(
             f"{path}: voxels of {_in_mm(found)} by its sform and of "

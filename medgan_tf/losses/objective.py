@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from medgan_tf import methods
+from medgan_tf import fan_out, methods
 from medgan_tf.losses import adversarial, perceptual, pixel, style
 
 
@@ -80,6 +80,7 @@ def generator_objective(
       method leaves out are absent. All float32 scalars.
     """
     target = compared_with.target
+    for_pixel, for_l1, for_l2, for_variation = fan_out.readers(translated, 4)
     terms = {}
     if method.adversarial:
         terms["adversarial"] = method.adversarial * (
@@ -92,7 +93,7 @@ def generator_objective(
     if method.perceptual and method.perceptual_layers[0]:
         terms["perceptual_pixel"] = method.perceptual * (
             perceptual.perceptual_loss(
-                [translated], [target], method.perceptual_layers[:1]
+                [for_pixel], [target], method.perceptual_layers[:1]
             )
         )
     if method.perceptual and any(method.perceptual_layers[1:]):
@@ -116,14 +117,14 @@ def generator_objective(
             form=method.content_form,
         )
     if method.l1:
-        terms["l1"] = method.l1 * pixel.l1_loss(translated, target)
+        terms["l1"] = method.l1 * pixel.l1_loss(for_l1, target)
     if method.l2:
-        terms["l2"] = method.l2 * pixel.l2_loss(translated, target)
+        terms["l2"] = method.l2 * pixel.l2_loss(for_l2, target)
     if method.total_variation:
         terms["total_variation"] = method.total_variation * (
-            pixel.total_variation_loss(translated)
+            pixel.total_variation_loss(for_variation)
         )
-    return tf.add_n(list(terms.values())), terms
+    return sum(terms.values()), terms
 
 
 def discriminator_objective(
@@ -168,7 +169,7 @@ def discriminator_objective(
             ),
             method.perceptual_margin,
         )
-    return tf.add_n(list(terms.values())), terms
+    return sum(terms.values()), terms
 
 
 def _grams(method, features: dict[str, tf.Tensor]) -> list[tf.Tensor]:

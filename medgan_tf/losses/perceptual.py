@@ -40,7 +40,7 @@ def perceptual_loss(
         )
         if weight
     ]
-    return tf.add_n(terms) if terms else tf.constant(0.0)
+    return sum(terms, tf.constant(0.0))
 
 
 def margin_loss(perceptual: tf.Tensor, margin: float) -> tf.Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from medgan_tf import fan_out
+
 
 def l1_loss(translated: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Mean absolute difference (Eq. 4); 0 to 2 for images in [-1, 1].
@@ -33,9 +35,9 @@ def total_variation_loss(image: tf.Tensor) -> tf.Tensor:
     Args:
       image: [B, H, W, C].
     """
-    image = tf.cast(image, tf.float32)
-    rows = tf.abs(image[:, 1:] - image[:, :-1])
-    columns = tf.abs(image[:, :, 1:] - image[:, :, :-1])
+    below, above, right, left = fan_out.readers(tf.cast(image, tf.float32), 4)
+    rows = tf.abs(below[:, 1:] - above[:, :-1])
+    columns = tf.abs(right[:, :, 1:] - left[:, :, :-1])
     return tf.reduce_mean(rows) + tf.reduce_mean(columns)
 
 

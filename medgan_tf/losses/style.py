@@ -50,13 +50,11 @@ def style_loss(
         def difference(a, b):
             return pixel.l2_loss(a, b) / 4.0
 
-    return tf.add_n(
-        [
-            difference(translated, reference)
-            for translated, reference in zip(
-                translated_grams, reference_grams, strict=True
-            )
-        ]
+    return sum(
+        difference(translated, reference)
+        for translated, reference in zip(
+            translated_grams, reference_grams, strict=True
+        )
     )
 
 
@@ -79,11 +77,9 @@ def content_loss(
       A float32 scalar.
     """
     difference = pixel.l2_loss if form == "mean_squared" else pixel.l1_loss
-    return tf.add_n(
-        [
-            difference(translated, target)
-            for translated, target in zip(
-                translated_features, target_features, strict=True
-            )
-        ]
+    return sum(
+        difference(translated, target)
+        for translated, target in zip(
+            translated_features, target_features, strict=True
+        )
     )

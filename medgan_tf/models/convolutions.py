@@ -8,6 +8,8 @@ order; the results differ by rounding alone.
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import tensorflow as tf
 
@@ -107,18 +109,20 @@ class PatchConvolution(keras.layers.Conv2D):
     def advance(self, num_iterations: int) -> None:
         """Brings the vector nearer to the kernel's singular vector."""
         _, u = layers.power_iteration(
-            self._matrix(), self.vector.value, num_iterations
+            self._matrix(self.kernel), self.vector.value, num_iterations
         )
         self.vector.value.assign(u)
 
-    def _matrix(self) -> tf.Tensor:
-        return tf.reshape(tf.convert_to_tensor(self.kernel), [-1, self.filters])
+    def _matrix(self, kernel) -> tf.Tensor:
+        return tf.reshape(tf.convert_to_tensor(kernel), [-1, self.filters])
 
     def call(self, image):
         image = tf.cast(image, self.compute_dtype)
         kernel = tf.convert_to_tensor(self.kernel)
         if self.spectral:
-            kernel /= layers.spectral_norm(self._matrix(), self.vector.value)
+            kernel /= layers.spectral_norm(
+                self._matrix(kernel), self.vector.value
+            )
         kernel = tf.cast(kernel, image.dtype)
         is_single = self.filters == 1 and self.strides == (1, 1)
         if is_single and _is_slow_in_tensorflow(image):
@@ -239,14 +243,10 @@ def _one_filter(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [channels, -1]),
     )
     taps = tf.reshape(taps, [-1, height, width, KERNEL_SIZE**2])
-    taps = tf.pad(taps, _PAD_ONE)
+    taps = tf.unstack(tf.pad(taps, _PAD_ONE), axis=-1)
     height, width = height - 1, width - 1
-    shifted = [
-        taps[:, row : row + height, column : column + width, index]
-        for index, (row, column) in enumerate(
-            (row, column)
-            for row in range(KERNEL_SIZE)
-            for column in range(KERNEL_SIZE)
-        )
-    ]
-    return tf.add_n(shifted)[..., None]
+    places = itertools.product(range(KERNEL_SIZE), repeat=2)
+    return sum(
+        tap[:, row : row + height, column : column + width, None]
+        for tap, (row, column) in zip(taps, places, strict=True)
+    )

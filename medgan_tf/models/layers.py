@@ -14,11 +14,10 @@ class InstanceNorm(keras.layers.GroupNormalization):
 
     [B, H, W, C] -> the same; statistics in float32. At batch size 1 this is
     batch normalisation with batch statistics, which is what pix2pix-tensorflow
-    computes in training and test alike. In float32 it is Keras's group
-    normalisation with one group per channel. In a lower precision it is
-    TensorFlow's fused batch norm, which reads an image less often, more images
-    being laid side by side as channels; in float32 that one adds up a map pixel
-    by pixel, which shows where a map is nearly flat.
+    computes in training and test alike. In a lower precision it is TensorFlow's
+    fused batch norm, which reads an image less often, more images being laid
+    side by side as channels; in float32 that one adds up a map pixel by pixel,
+    which shows where a map is nearly flat.
 
     Args:
       name: of the layer.
@@ -36,7 +35,10 @@ class InstanceNorm(keras.layers.GroupNormalization):
 
     def call(self, image):
         if image.dtype == tf.float32:
-            return super().call(image)
+            image -= tf.reduce_mean(image, axis=[1, 2], keepdims=True)
+            variance = tf.reduce_mean(image**2, axis=[1, 2], keepdims=True)
+            scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+            return image * scale + self.beta
         gamma = tf.cast(self.gamma, tf.float32)
         beta = tf.cast(self.beta, tf.float32)
         if image.shape[0] == 1:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from medgan_tf import errors
+from medgan_tf import errors, fan_out
 
 # VGG-19 without its classifier: filters and number of convolutions per block.
 BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
@@ -163,7 +163,8 @@ class VGG19Features(keras.Model):
                 x = self.pool(x)
             x = convolution(x)
             if convolution.name in self.layer_names:
-                features[convolution.name] = x
+                # Two losses may read it beside the next convolution.
+                x, features[convolution.name] = fan_out.readers(x, 2)
         return features
 
 

@@ -47,6 +47,8 @@ class TrainConfig:
         float32 in each. "auto": see `runtime.precision`.
       xla: compile the step as a whole: "on", "off" or "auto", see
         `runtime.uses_xla`.
+      deterministic: the same bits every time; see
+        `runtime.make_deterministic`.
       distribute: over which devices; see `runtime.strategy`.
       cluster_timeout_s: seconds to wait for the others of a cluster.
       steps_per_execution: steps that TensorFlow takes between two looks from
@@ -82,6 +84,7 @@ class TrainConfig:
     recompute: bool = False
     precision: str = "auto"
     xla: str = "auto"
+    deterministic: bool = False
     distribute: str = "auto"
     cluster_timeout_s: int = 300
     steps_per_execution: int = 1

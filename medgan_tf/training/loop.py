@@ -79,6 +79,11 @@ def train(
             "--patience stops the process that validates and would leave the "
             "others waiting; expected --patience=0 with several machines."
         )
+    if config.deterministic and method.adversarial_form == "wgan_gp":
+        raise errors.UsageError(
+            "adversarial_form=wgan_gp adds up three gradients, in an order "
+            "that TensorFlow leaves to chance: expected --nodeterministic."
+        )
     # Because a run goes on in the precision that it began with, wherever.
     config = dataclasses.replace(
         config, precision=runtime.precision(config.precision)

@@ -59,6 +59,19 @@ def uses_xla(wanted: str) -> bool:
     return wanted == "on"
 
 
+def make_deterministic() -> None:
+    """From here on equal operations give equal bits, for `--deterministic`.
+
+    On the same hardware and versions. Must be called before anything is
+    computed, and holds for the whole process.
+    """
+    tf.config.experimental.enable_op_determinism()
+    # It would join sums of two to sums of many: see `fan_out`.
+    tf.config.optimizer.set_experimental_options(
+        {"arithmetic_optimization": False}
+    )
+
+
 def strategy(
     wanted: str, batch_size: int = 1, cluster_timeout_s: int = 300
 ) -> tf.distribute.Strategy:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from medgan_tf import errors, methods
+from medgan_tf import errors, fan_out, methods
 from medgan_tf.losses import objective
 from medgan_tf.models import casnet, discriminator, layers, vgg19
 from medgan_tf.training import adam
@@ -379,16 +379,18 @@ class Trainer:
 
     def _generator_objective(self, source, compared_with):
         """Total, terms, and the discriminator's view of the translation."""
-        translated = self.generator(source)
+        for_discriminator, for_vgg, translated = fan_out.readers(
+            self.generator(source), 3
+        )
         logits, features = None, []
         if self.method.uses_discriminator:
-            logits, features = self.discriminator(source, translated)
+            logits, features = self.discriminator(source, for_discriminator)
         total, terms = objective.generator_objective(
             self.method,
             translated,
             logits,
             features,
-            self._vgg_features(translated),
+            self._vgg_features(for_vgg),
             compared_with,
         )
         return total, terms, logits, features

@@ -89,12 +89,18 @@ def wait_for(condition, process, seconds=1800):
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_was_killed_at_any_step_ends_bit_by_bit_the_same(
-    tmp_path, dataset, child, method
+    tmp_path, dataset, child, method, precision
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    flags = {"max_steps": 40, "save_every": 8}
+    flags = {
+        "max_steps": 40,
+        "save_every": 8,
+        "precision": precision,
+        "deterministic": True,
+    }
     code, told = finish(child(*arguments(dataset, whole, method, **flags)))
     assert code == 0, told
     # Between two saves, and anywhere within it.
