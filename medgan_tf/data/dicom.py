@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -253,6 +254,7 @@ def _affine(
     if len(headers) > 1:
         step = (positions[-1] - positions[0]) / (len(headers) - 1)
         _check_even(headers, positions, normal, where)
+        _tell_thinned(headers, where)
     else:
         step = normal * _single_spacing(first)
     rows_mm, columns_mm = dicom_slice.numbers(first, "PixelSpacing", 2)
@@ -290,6 +292,19 @@ def _check_even(headers, positions, normal, where: object) -> None:
             f"{np.linalg.norm(usual):.3f} mm",
             "slices in a straight line with equal distances",
             "find the slice that is missing or moved",
+        )
+
+
+def _tell_thinned(headers: list[pydicom.Dataset], where: object) -> None:
+    """Warns of slices left out so evenly that the places do not show it."""
+    numbers = sorted({int(h.get("InstanceNumber") or 0) for h in headers})
+    least = int(np.diff(numbers).min(initial=2**31))
+    if len(numbers) == len(headers) and least > 1:
+        warnings.warn(
+            f"{where}: instance numbers {numbers[0]} to {numbers[-1]} rise by "
+            f"{least} or more, as if slices between them were left out; check "
+            "that the series is whole.",
+            stacklevel=6,
         )
 
 

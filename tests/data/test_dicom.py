@@ -301,6 +301,15 @@ def test_a_gap_is_refused_and_its_two_sides_are_named(tmp_path):
         dicom.read_series(folder)
 
 
+def test_every_second_slice_left_out_is_told(tmp_path):
+    slices = make_slices(num_slices=7)
+    for k, image in enumerate(slices):
+        image.InstanceNumber = k + 1
+    folder = save(tmp_path / "s", slices[::2])
+    with pytest.warns(UserWarning, match="numbers 1 to 7 rise by 2 or more"):
+        dicom.read_series(folder)
+
+
 def test_two_slices_in_one_place_are_refused_and_named(tmp_path):
     slices = make_slices()
     slices[3].ImagePositionPatient = slices[1].ImagePositionPatient
