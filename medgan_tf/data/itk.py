@@ -37,6 +37,7 @@ _BYTES = {
 # that are longer; nobody writes either, and we must read what ITK reads.
 _FIELD = re.compile(rb"[ \t]*(\w+)[ \t]*=[ \t]*([^\0]*?)\s*")
 _LONGEST_LINE = 400
+_DETACHED = re.compile(rb"\s*data\s*file\s*:", re.IGNORECASE)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -53,6 +54,8 @@ def read(path: pathlib.Path) -> volumes.Volume:
         _check_header(path, reader)
         if path.suffix.lower() == ".mha":
             _check_stream(path, reader.GetSize())
+        else:
+            _check_attached(path)
         image = reader.Execute()
     except RuntimeError as error:
         raise errors.refusal(
@@ -197,6 +200,15 @@ def _check_stream(path: pathlib.Path, size: tuple[int, ...]) -> None:
             found = os.fstat(file.fileno()).st_size - file.tell()
     if found != wanted:
         raise RuntimeError(f"it has {found} bytes of voxels, not {wanted}")
+
+
+def _check_attached(path: pathlib.Path) -> None:
+    """Refuses an NRRD whose header leads to another file."""
+    with open(path, "rb") as file:
+        # The header ends with an empty line.
+        while (line := file.readline(2**20)).strip():
+            if _DETACHED.match(line):
+                raise RuntimeError("its voxels are in another file")
 
 
 def _reason(error: RuntimeError) -> str:

@@ -133,6 +133,17 @@ def test_a_header_never_leads_to_another_file(tmp_path, array, line):
         io.read_volume(path)
 
 
+@pytest.mark.parametrize("field", ["data file", "datafile", "Data File"])
+def test_an_nrrd_never_leads_to_another_file(tmp_path, array, field):
+    sitk.WriteImage(itk_image(array), str(tmp_path / "a.nrrd"))
+    header, voxels = (tmp_path / "a.nrrd").read_bytes().split(b"\n\n", 1)
+    (tmp_path / "secret").write_bytes(voxels)
+    line = f"\n{field}: secret\n".encode()
+    (tmp_path / "b.nrrd").write_bytes(header + line)
+    with pytest.raises(errors.DataError, match="voxels are in another file"):
+        io.read_volume(tmp_path / "b.nrrd")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_a_stack_comes_back_within_half_a_step_and_in_its_place(
     tmp_path, array, suffix
