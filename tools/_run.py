@@ -27,6 +27,7 @@ import sys
 import tempfile
 import textwrap
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -80,6 +81,7 @@ def run(
     signal.signal(signal.SIGTERM, _terminate)
     # Because TensorFlow tells through it how it saves a file.
     absl_logging.set_verbosity(absl_logging.WARNING)
+    warn_in_one_line()
     program = pathlib.Path(sys.argv[0]).name
     module = sys.modules[main.__module__]
 
@@ -116,6 +118,25 @@ def run(
         if lack is None:
             raise
         _stop(program, lack, errors.ResourceError.exit_code)
+
+
+def warn_in_one_line() -> None:
+    """Shows what the library warns of as this script's words, each once."""
+    program = pathlib.Path(sys.argv[0]).name
+    told = set()
+
+    def show(message, *_):
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"{program}: {message}", file=sys.stderr, flush=True)
+
+    warnings.showwarning = show
+
+
+def start_worker() -> None:
+    """What a process that prepares data does first."""
+    warn_in_one_line()
+    import_tensorflow()
 
 
 def import_tensorflow() -> None:

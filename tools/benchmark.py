@@ -314,7 +314,7 @@ def _measure_preparation(case: dict) -> dict:
             case["num_phantoms"],
             pathlib.Path(folder) / "data",
             workers=case["workers"],
-            start_worker=_run.import_tensorflow,
+            start_worker=_run.start_worker,
         )
     seconds = time.perf_counter() - start
     num_slices = sum(map(dataset.num_slices, dataset.info["splits"]))

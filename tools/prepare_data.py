@@ -137,7 +137,7 @@ def main(_: list[str]) -> None:
     settings = {
         "options": options,
         "workers": _WORKERS.value,
-        "start_worker": _run.import_tensorflow,
+        "start_worker": _run.start_worker,
         "elsewhere": _elsewhere(),
         "progress": functools.partial(
             tqdm.tqdm, unit="study", desc=task.name, total=count

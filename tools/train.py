@@ -151,7 +151,7 @@ def _phantoms(task: tasks.Task, workdir: pathlib.Path):
         folder,
         options=pairs.Options(seed=_training.SEED.value),
         workers=os.cpu_count() or 1,
-        start_worker=_run.import_tensorflow,
+        start_worker=_run.start_worker,
         progress=functools.partial(
             tqdm.tqdm, total=count, unit="patient", desc=task.name
         ),

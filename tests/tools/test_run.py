@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import types
+import warnings
 
 from absl import flags
 
@@ -64,6 +65,9 @@ def main(arguments):
             os.kill(os.getpid(), signal.SIGTERM)
         except Exception:
             print("taken for an error of somebody's own")
+    elif RAISE.value == "warning":
+        warnings.warn("left and right are a guess", stacklevel=1)
+        warnings.warn("left and right are a guess", stacklevel=2)
     elif RAISE.value:
         raise FAULTS[RAISE.value]
     print(TASK.value, SEED.value, arguments)
@@ -201,6 +205,12 @@ def test_an_error_that_the_user_can_mend_is_one_line(
     done = script("--task=pet_ct", f"--raise={fault}")
     assert done.returncode == exit_code
     assert done.stderr == f"script.py: {line}\n"
+
+
+def test_a_warning_is_one_line_and_told_once(script):
+    done = script("--task=pet_ct", "--raise=warning")
+    assert done.returncode == 0
+    assert done.stderr == "script.py: left and right are a guess\n"
 
 
 def test_no_handler_of_errors_takes_sigterm_for_one(script):
