@@ -32,7 +32,10 @@ def loads(text: str) -> dict:
     Raises:
       ValueError: it is not as `dumps` wrote it.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict) or SEAL not in content:
         raise ValueError(f"no {SEAL} of its content")
     if content.pop(SEAL) != _digest(content):

@@ -18,7 +18,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import medgan_tf
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.data import (
     io,
     manifest,
@@ -143,9 +143,9 @@ def prepare_shard(
     key = _key(task, options, item)
     note = pathlib.Path(folder) / f"{key}.json"
     shard = note.with_suffix(f".{records.SHARD_SUFFIX}")
-    with contextlib.suppress(OSError, ValueError):
-        facts = json.loads(note.read_text())
-        if records.is_whole(shard, facts["shard"]):
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        facts = sealed.read(note)
+        if facts["key"] == key and records.is_whole(shard, facts["shard"]):
             return facts
     prepared = pairs.prepare_study(task, options, item)
     facts = {
@@ -155,9 +155,7 @@ def prepare_shard(
         "channels": prepared.samples[0].source.shape[-1],
     }
     del facts["samples"]
-    unfinished = note.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(facts))
-    os.replace(unfinished, note)
+    sealed.write(note, facts)
     return facts
 
 

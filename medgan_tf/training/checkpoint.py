@@ -280,10 +280,12 @@ class Checkpoints:
         self._trainer = trainer
         self._state = tf.train.Checkpoint(**trainer.checkpointable)
         _list_anew(run.workdir / "best")
+        self._saved_step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._manager = self._managed()
         self._best = tf.train.CheckpointManager(
             tf.train.Checkpoint(
-                generator=steps.named_weights(trainer.translator)
+                generator=steps.named_weights(trainer.translator),
+                step=self._saved_step,
             ),
             str(run.workdir / "best"),
             max_to_keep=1,
@@ -308,12 +310,7 @@ class Checkpoints:
             # Before it is restored: what a failed one leaves would stay.
             if _is_whole(path):
                 _restore(self._state, path, "remove it to use the one before")
-                if self._trainer.step != _step_of(path):
-                    raise errors.ArtefactError(
-                        f"{path} holds step {self._trainer.step}: its files "
-                        "were renamed; give all checkpoints their names back, "
-                        "or start again in a new folder."
-                    )
+                _check_step(path, self._trainer.step)
                 _tell_lost(folder, self._trainer.step)
                 return self._trainer.step
             _put_aside(path, CORRUPT)
@@ -400,6 +397,7 @@ class Checkpoints:
             best = before["value"]
             if not (value > best if higher_is_better else value < best):
                 return False
+        self._saved_step.assign(step)
         _save(self._best, step)
         with _telling_lack(step, self._run.workdir):
             sealed.write(
@@ -419,10 +417,11 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            return sealed.read(path)
+            best = sealed.read(path)
+            return {"step": best["step"], "value": best["value"]}
         except PermissionError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise errors.ArtefactError(
                 f"{path} cannot be read ({error}); remove it to choose "
                 "the best anew."
@@ -458,11 +457,15 @@ def load_generator(
     is_averaged = run.method.averaging and which == "last"
     name = "averaged" if is_averaged else "generator"
     other = "last" if which == "best" else "best"
+    step = tf.Variable(0, trainable=False, dtype=tf.int64)
     _restore(
-        tf.train.Checkpoint(**{name: steps.named_weights(generator)}),
+        tf.train.Checkpoint(
+            **{name: steps.named_weights(generator)}, step=step
+        ),
         path,
         f"choose --checkpoint={other}, or train again",
     )
+    _check_step(path, int(step.numpy()))
     if precision == "bfloat16":
         kept, generator = generator, build(precision)
         for weight, value in zip(generator.weights, kept.weights, strict=True):
@@ -489,6 +492,15 @@ def _path_of(run: Run, which: str) -> str:
 
 def _step_of(path: str) -> int:
     return int(path.rsplit("-", 1)[1])
+
+
+def _check_step(path: str, step: int) -> None:
+    """Refuses a checkpoint that another step than its name's is in."""
+    if step != _step_of(path):
+        raise errors.ArtefactError(
+            f"{path} holds step {step}: its files were renamed; give all "
+            "checkpoints their names back, or start again in a new folder."
+        )
 
 
 def _restore(state: tf.train.Checkpoint, path: str, remedy: str) -> None:

@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import json
 import os
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.data import (
     manifest,
     pairs,
@@ -141,6 +142,36 @@ def test_after_a_file_that_is_refused_the_finished_studies_are_taken_over(
     monkeypatch.setattr(pairs, "prepare_study", prepare_study)
     again = run(study, tmp_path / "data")
     assert made == ["eve"]
+    assert contents(again.folder) == contents(dataset.folder)
+
+
+def other_digit(note):
+    facts = json.loads(note.read_text())
+    facts["body_sum"] *= 40
+    note.write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        other_digit,
+        lambda note: note.write_text("[1, 2]"),
+        lambda note: note.write_text("[" * 200_000),
+        lambda note: sealed.write(note, {}),
+    ],
+)
+def test_what_is_noted_of_a_finished_shard_is_true_or_it_is_made_again(
+    study, dataset, tmp_path, damage
+):
+    def stop(results):
+        yield next(results)
+        yield next(results)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path / "data", progress=stop)
+    damage(next((tmp_path / "data.incomplete").glob("*.json")))
+    again = run(study, tmp_path / "data")
     assert contents(again.folder) == contents(dataset.folder)
 
 

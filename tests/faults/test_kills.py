@@ -208,7 +208,9 @@ def test_kills_during_exports_leave_no_version_that_does_not_load(
         workdir, tasks.TASKS["mr_ct"], method, configs.TrainConfig(), dataset
     )
     run.save()
-    checkpoint.Checkpoints(run, steps.Trainer(method)).save(1)
+    trainer = steps.Trainer(method)
+    trainer._step.assign(1)
+    checkpoint.Checkpoints(run, trainer).save(1)
     script = tmp_path / "exports.py"
     script.write_text(EXPORTS)
     draw = random.Random(1)

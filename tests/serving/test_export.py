@@ -282,6 +282,7 @@ def test_noise_of_a_method_is_exported_too(run, tmp_path):
         method=methods.override(TINY, ["dropout=0.5"]),
     )
     trainer = steps.Trainer(noisy.method, seed=1)
+    trainer._step.assign(1)
     checkpoint.Checkpoints(noisy, trainer).save(1)
     folder = export.export(noisy, PET_CT, tmp_path / "model", which="last")
     source = tf.constant(slices(20.0)[:1])

@@ -254,8 +254,26 @@ def test_checkpoints_that_changed_their_names_are_told(saved, trainer):
     folder = saved.workdir / "checkpoints"
     for path in folder.glob("ckpt-6.*"):
         path.rename(path.with_name(path.name.replace("ckpt-6", "ckpt-60")))
-    with pytest.raises(errors.ArtefactError, match="ckpt-60 holds step 6"):
+    words = "ckpt-60 holds step 6"
+    with pytest.raises(errors.ArtefactError, match=words):
+        checkpoint.load_generator(saved, "last")
+    with pytest.raises(errors.ArtefactError, match=words):
         checkpoint.Checkpoints(saved, trainer).restore()
+
+
+def test_a_best_checkpoint_that_changed_its_name_is_told(saved, trainer):
+    checkpoint.Checkpoints(saved, trainer).save_if_best(5, "ssim", 0.9, True)
+    for path in (saved.workdir / "best").glob("ckpt-5.*"):
+        path.rename(path.with_name(path.name.replace("ckpt-5", "ckpt-9")))
+    with pytest.raises(errors.ArtefactError, match="ckpt-9 holds step 5"):
+        checkpoint.load_generator(saved, "best")
+
+
+def test_another_sealed_file_is_no_best_json(saved, trainer):
+    checkpoints = checkpoint.Checkpoints(saved, trainer)
+    sealed.write(saved.workdir / "best.json", {"task": "mr_ct"})
+    with pytest.raises(errors.ArtefactError, match="remove it to choose"):
+        _ = checkpoints.best_step
 
 
 @pytest.mark.slow
@@ -435,6 +453,7 @@ def test_with_averaging_the_averaged_generator_is_the_one_to_use(
     run = open_run(tmp_path / "run", method=method)
     trainer = steps.Trainer(method)
     checkpoints = checkpoint.Checkpoints(run, trainer)
+    trainer._step.assign(1)
     checkpoints.save(1)
     checkpoints.save_if_best(1, "ssim", 0.5, True)
     generator, _ = checkpoint.load_generator(run, which)
