@@ -254,7 +254,7 @@ def _affine(
     if len(headers) > 1:
         step = (positions[-1] - positions[0]) / (len(headers) - 1)
         _check_even(headers, positions, normal, where)
-        _tell_thinned(headers, where)
+        _tell_thinned(headers, float(np.linalg.norm(step)), where)
     else:
         step = normal * _single_spacing(first)
     rows_mm, columns_mm = dicom_slice.numbers(first, "PixelSpacing", 2)
@@ -295,8 +295,18 @@ def _check_even(headers, positions, normal, where: object) -> None:
         )
 
 
-def _tell_thinned(headers: list[pydicom.Dataset], where: object) -> None:
+def _tell_thinned(
+    headers: list[pydicom.Dataset], step_mm: float, where: object
+) -> None:
     """Warns of slices left out so evenly that the places do not show it."""
+    thickness = float(headers[0].get("SliceThickness") or 0)
+    if 0 < 1.9 * thickness < step_mm:
+        warnings.warn(
+            f"{where}: slices are {thickness:g} mm thick and lie "
+            f"{step_mm:.4g} mm apart, as if some between them were left out; "
+            "check that the series is whole.",
+            stacklevel=6,
+        )
     numbers = sorted({int(h.get("InstanceNumber") or 0) for h in headers})
     least = int(np.diff(numbers).min(initial=2**31))
     if len(numbers) == len(headers) and least > 1:

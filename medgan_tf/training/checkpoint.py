@@ -151,8 +151,11 @@ def open_run(
     # Because pathlib's own test fails on a name that is too long.
     if os.path.exists(workdir / RUN_FILE):
         _check_same(load_run(workdir), run)
+        _check_folders(workdir)
     elif os.path.isdir(workdir) and any(
-        entry.name != LOCK_FILE for entry in workdir.iterdir()
+        # The last is left by a run that was killed as it began.
+        entry.name not in (LOCK_FILE, f".{RUN_FILE}.tmp")
+        for entry in workdir.iterdir()
     ):
         raise errors.ArtefactError(
             f"--workdir={workdir} is not empty and holds no {RUN_FILE}; "
@@ -169,6 +172,17 @@ def _check_name(workdir: pathlib.Path) -> None:
             f"--workdir={workdir} holds {' '.join(found)}, which TensorFlow "
             "takes for a pattern of names; rename the folder."
         )
+
+
+def _check_folders(workdir: pathlib.Path) -> None:
+    """Refuses a file where a folder of the run should be."""
+    for name in ("checkpoints", "best", "train", "validation"):
+        path = workdir / name
+        if path.exists() and not path.is_dir():
+            raise errors.ArtefactError(
+                f"{path} is a file, expected a folder of the run; bring the "
+                "folder back, or start again in a new --workdir."
+            )
 
 
 def _try_to_write(workdir: pathlib.Path) -> None:

@@ -310,6 +310,15 @@ def test_every_second_slice_left_out_is_told(tmp_path):
         dicom.read_series(folder)
 
 
+def test_slices_much_thinner_than_their_distance_are_told(tmp_path):
+    slices = make_slices()
+    for image in slices:
+        image.SliceThickness = 1.25
+    folder = save(tmp_path / "s", slices)
+    with pytest.warns(UserWarning, match="1.25 mm thick and lie 2.5 mm apart"):
+        dicom.read_series(folder)
+
+
 def test_two_slices_in_one_place_are_refused_and_named(tmp_path):
     slices = make_slices()
     slices[3].ImagePositionPatient = slices[1].ImagePositionPatient

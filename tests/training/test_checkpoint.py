@@ -95,6 +95,20 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "best", "train", "validation"])
+def test_a_file_in_place_of_a_folder_of_the_run_is_refused(tmp_path, name):
+    open_run(tmp_path / "run")
+    (tmp_path / "run" / name).write_text("hi")
+    with pytest.raises(errors.ArtefactError, match=f"{name} is a file"):
+        open_run(tmp_path / "run")
+
+
+def test_a_run_that_was_killed_as_it_began_begins_again(tmp_path):
+    (tmp_path / ".run.json.tmp").touch()
+    (tmp_path / ".lock").touch()
+    open_run(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["file", "file/run", "x" * 300])
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
