@@ -3,7 +3,7 @@
 Each reader sends back a gradient. Two give the same sum in any order; of three
 or more, TensorFlow begins with the one whose memory is free first, so the last
 bit depends on what else the machine does. No tensor of ours that gradients go
-through has more than two readers.
+through has more than two readers, but for the penalty of `wgan_gp`.
 """
 
 from __future__ import annotations
