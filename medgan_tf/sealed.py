@@ -1,8 +1,8 @@
 """JSON files that tell when they were changed.
 
 `dataset.json`, `run.json`, `best.json` and `medgan.json` say which windows,
-voxel sizes and networks the numbers beside them belong to: one wrong digit
-there gives wrong images without a word.
+voxel sizes and networks the numbers beside them belong to, `scores.json` what
+is published: one wrong digit there is believed without a word.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import pathlib
+
+from medgan_tf import json_files
 
 SEAL = "sha256"
 
@@ -32,15 +34,7 @@ def loads(text: str) -> dict:
     Raises:
       ValueError: it is not as `dumps` wrote it.
     """
-    try:
-        content = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(content, dict) or SEAL not in content:
-        raise ValueError(f"no {SEAL} of its content")
-    if content.pop(SEAL) != _digest(content):
-        raise ValueError("its content has another SHA-256 than when written")
-    return content
+    return _opened(json_files.loads(text))
 
 
 def write(path: pathlib.Path, content: dict) -> None:
@@ -57,7 +51,15 @@ def read(path: pathlib.Path) -> dict:
       ValueError: it was changed since.
       OSError: it cannot be read.
     """
-    return loads(path.read_text())
+    return _opened(json_files.read(path))
+
+
+def _opened(content: object) -> dict:
+    if not isinstance(content, dict) or SEAL not in content:
+        raise ValueError(f"no {SEAL} of its content")
+    if content.pop(SEAL) != _digest(content):
+        raise ValueError("its content has another SHA-256 than when written")
+    return content
 
 
 def _digest(content: dict) -> str:

@@ -14,12 +14,11 @@ Examples:
 
 from __future__ import annotations
 
-import json
 import os
 
 from absl import flags
 
-from medgan_tf import errors
+from medgan_tf import errors, sealed
 from medgan_tf.tools import _run
 
 _WORKDIR = flags.DEFINE_string(
@@ -81,7 +80,7 @@ def main(_: list[str]) -> None:
         write=write,
     )
     if not is_saved_model:
-        info = json.loads((folder / predict.INFO_FILE).read_text())
+        info = sealed.read(folder / predict.INFO_FILE)
         print(formats.table(info))
     if run.data["is_simulated"]:
         print("Trained on simulated images.")

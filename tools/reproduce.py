@@ -15,7 +15,6 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 import medgan_tf
-from medgan_tf import errors, methods, tasks
+from medgan_tf import errors, methods, sealed, tasks
 from medgan_tf.evaluation import protocols, studies
 from medgan_tf.tools import _run, _training
 
@@ -324,7 +323,7 @@ def _is_scored(
     run = checkpoint.load_run(folder)
     now = protocols.of_task(protocol, run.restored_task())
     try:
-        known = json.loads(scores.read_text())
+        known = sealed.read(scores)
         return (
             known["settings"]["discriminator_steps"]
             == checkpoint.step_of(run, "best")

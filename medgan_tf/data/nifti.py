@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import pathlib
 import warnings
 import zlib
@@ -236,6 +237,7 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
             "program changed one of them.",
             stacklevel=4,
         )
+    _warn_of_two_places(path, header, affine)
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         warnings.warn(
             f"{path}: neither sform nor qform is set, assumed axes "
@@ -243,6 +245,35 @@ def _affine(path: pathlib.Path, header) -> np.ndarray:
             stacklevel=4,
         )
     return affine
+
+
+def _warn_of_two_places(path: pathlib.Path, header, affine) -> None:
+    """Says where sform and qform claim the same space and differ in it.
+
+    In different spaces they may: of scanner and of atlas, for one.
+    """
+    code = int(header["sform_code"])
+    if code == 0 or code != header["qform_code"]:
+        return
+    try:
+        other = header.get_qform()
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return  # Nobody reads it.
+    last = np.subtract(header["dim"][1:4], 1)
+    corners = np.array(list(itertools.product(*((0, n) for n in last))))
+    distance = np.linalg.norm(
+        nib.affines.apply_affine(affine, corners)
+        - nib.affines.apply_affine(other, corners),
+        axis=1,
+    ).max()
+    # NaN, of an affine that is refused later, is not more.
+    if distance > nib.affines.voxel_sizes(affine).max():
+        warnings.warn(
+            f"{path}: its sform and its qform are {distance:.4g} mm apart "
+            "though of the same space, took the sform; check left and right, "
+            "and which program changed one of them.",
+            stacklevel=5,
+        )
 
 
 def _in_mm(sizes: np.ndarray) -> str:

@@ -22,7 +22,7 @@ import re
 import numpy as np
 import SimpleITK as sitk
 
-from medgan_tf import errors
+from medgan_tf import errors, json_files
 from medgan_tf.data import volume as volumes
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -210,7 +210,7 @@ def _place(
     """Affine, slope and intercept, from the JSON file or the user."""
     if os.path.exists(note):
         try:
-            content = json.loads(note.read_text())
+            content = json_files.read(note)
             affine = np.array(content["affine"], np.float64)
             slope, intercept = (
                 float(content.get(k, d))

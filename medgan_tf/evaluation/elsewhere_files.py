@@ -17,7 +17,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import re
@@ -27,7 +26,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, json_files, tasks
 from medgan_tf.data import io, preprocess
 from medgan_tf.data import volume as volume_module
 from medgan_tf.data.sample import Sample
@@ -296,7 +295,7 @@ def _scale(folder: pathlib.Path) -> tuple[float, float] | None:
     if not os.path.exists(note):
         return None
     try:
-        content = json.loads(note.read_text())
+        content = json_files.read(note)
         scale = float(content["slope"]), float(content["intercept"])
         if not np.isfinite(scale).all() or scale[0] == 0:
             raise ValueError(f"they are {scale[0]} and {scale[1]}")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
-import json
 import os
 import pathlib
 import platform
@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 
 import medgan_tf
-from medgan_tf import errors
+from medgan_tf import errors, sealed
 from medgan_tf.evaluation import evaluate, protocols, statistics
 
 NOT_COMPUTED = "not computed"
@@ -76,11 +76,13 @@ def write_scores(
                 *(protocol.name, *(row.window or (None, None))),
             ]
         )
-    write_whole(csv_path, text.getvalue().encode())
+    lines = text.getvalue().encode()
+    write_whole(csv_path, lines)
 
     summary = evaluate.summarise(rows)
     content = {
         "settings": dict(settings),
+        "rows_sha256": hashlib.sha256(lines).hexdigest(),
         "protocol": protocol.described(),
         "not_computed": _missing(rows[0].values, protocol, not_computed),
         "versions": {
@@ -94,8 +96,7 @@ def write_scores(
         },
         "statistics": _statistics(summary),
     }
-    text = json.dumps(_strict(content), indent=2, allow_nan=False)
-    write_whole(json_path, (text + "\n").encode())
+    write_whole(json_path, sealed.dumps(_strict(content)).encode())
     return csv_path, json_path
 
 

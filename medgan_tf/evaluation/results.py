@@ -7,13 +7,13 @@ whoever made the images.
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
 import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from medgan_tf import errors
+from medgan_tf import errors, sealed
 from medgan_tf.evaluation import evaluate, examples, statistics
 
 SCORES_FILE = "scores.json"
@@ -67,12 +67,15 @@ def read(name: str, label: str, folder: str | os.PathLike) -> Result:
     """Reads what `evaluate.py` wrote.
 
     Raises:
-      ArtefactError: there is no `scores.json`, or it is damaged.
+      ArtefactError: a file is missing or was changed.
     """
     folder = pathlib.Path(folder)
     try:
-        scores = json.loads((folder / SCORES_FILE).read_text())
+        scores = sealed.read(folder / SCORES_FILE)
         scores["images"]["translated"], scores["protocol"]["metrics"]
+        rows = (folder / ROWS_FILE).read_bytes()
+        if scores["rows_sha256"] != hashlib.sha256(rows).hexdigest():
+            raise ValueError(f"{ROWS_FILE} is not the one that goes with it")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise errors.ArtefactError(
             f"{folder / SCORES_FILE} cannot be read "

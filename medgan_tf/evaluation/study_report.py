@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from medgan_tf import errors, sealed, tasks
+from medgan_tf import errors, run_record, sealed, tasks
 from medgan_tf.evaluation import (
     page,
     plots,
@@ -72,7 +70,7 @@ def read_training(workdir: str | os.PathLike) -> Training:
     workdir = pathlib.Path(workdir)
     try:
         run = sealed.read(workdir / "run.json")
-        lines = _lines(workdir / "metrics.jsonl")
+        lines = run_record.read(workdir, "train")
         settings = {**run["method"], **run["config"]}
         settings["steps trained"] = max(lines)
         shares = [
@@ -81,7 +79,7 @@ def read_training(workdir: str | os.PathLike) -> Training:
                 for key, value in line.items()
                 if key.startswith("share/")
             }
-            for _, line in sorted(lines.items())
+            for line in lines.values()
         ]
         last = shares[-max(1, len(shares) // 4) :]
         return Training(
@@ -96,20 +94,6 @@ def read_training(workdir: str | os.PathLike) -> Training:
             f"{workdir}: run.json and metrics.jsonl cannot be read "
             f"({str(error).splitlines()[0]}); train again."
         ) from error
-
-
-def _lines(path: pathlib.Path) -> dict[int, dict]:
-    """Step -> what was logged of training, the last time it was taken.
-
-    A line that a crash cut off is passed over: the run went back behind it.
-    """
-    found = {}
-    for text in path.read_text().splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            line = json.loads(text)
-            if line["split"] == "train":
-                found[int(line["step"])] = line
-    return found
 
 
 def write(

@@ -6,14 +6,13 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
-from medgan_tf import errors
+from medgan_tf import errors, json_files
 from medgan_tf.reader_study import storage, study
 
 # The ground truth among the methods.
@@ -154,17 +153,11 @@ def _parsed(
     check: Callable[[dict], None] = lambda found: None,
 ) -> dict:
     try:
-        found = json.loads(content)
+        found = json_files.loads(content)
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']}")
         check(found)
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.ArtefactError(
             f"{path} cannot be read ({error!r}); expected format {FORMAT}: "
             "restore the file, or use the version that wrote it."

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
 import re
 
-from medgan_tf import errors
+from medgan_tf import errors, json_files
 from medgan_tf.reader_study import storage
 
 STUDY_FILE = "study.json"
@@ -71,16 +70,10 @@ def read(folder: str | os.PathLike) -> Study:
     folder = pathlib.Path(folder)
     path = folder / STUDY_FILE
     try:
-        found = _parsed(json.loads(path.read_bytes()), folder)
+        found = _parsed(json_files.read(path), folder)
     except OSError as error:
         raise _refused(path, error.strerror) from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _refused(path, f"{type(error).__name__}: {error}") from error
     if {t: set(i) for t, i in found.trials.items()} != storage.trials(
         found.answers

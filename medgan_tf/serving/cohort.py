@@ -8,12 +8,11 @@ that a file says nothing is no reason to refuse it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Sequence
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, json_files, tasks
 from medgan_tf.data import dicom, dicom_slice, dicom_write, io, layouts
 from medgan_tf.data import volume as volumes
 from medgan_tf.serving import derivative
@@ -336,7 +335,7 @@ def _sidecar(image: pathlib.Path) -> dict:
     if not os.path.exists(path):
         return {}
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json_files.read(path)
     except (OSError, ValueError) as error:
         raise errors.refusal(
             path,

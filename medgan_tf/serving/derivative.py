@@ -14,7 +14,7 @@ import pathlib
 import urllib.parse
 
 import medgan_tf
-from medgan_tf import errors, tasks
+from medgan_tf import errors, json_files, tasks
 
 DESCRIPTION = "dataset_description.json"
 _PROGRAM = "medgan_tf"
@@ -140,7 +140,7 @@ def write_sidecar(
 
 def _is_ours(folder: pathlib.Path) -> bool:
     try:
-        stored = json.loads((folder / DESCRIPTION).read_text())
+        stored = json_files.read(folder / DESCRIPTION)
         return any(by["Name"] == _PROGRAM for by in stored["GeneratedBy"])
     except (OSError, ValueError, LookupError, TypeError):
         return False

@@ -6,11 +6,10 @@ known stands there, and no name of a patient or a folder.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from medgan_tf import errors, tasks
+from medgan_tf import errors, sealed, tasks
 from medgan_tf.data import records
 from medgan_tf.evaluation import report
 
@@ -104,7 +103,7 @@ def scores_of(workdir: pathlib.Path, which: str, step: int) -> list[dict]:
     found = []
     for path in sorted(workdir.glob(f"test_{which}*/scores.json")):
         try:
-            content = json.loads(path.read_text())
+            content = sealed.read(path)
             settings = content["settings"]
             is_ours = (settings["checkpoint"], settings["split"]) == (
                 which,

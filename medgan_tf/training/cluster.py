@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 
-from medgan_tf import errors
+from medgan_tf import errors, json_files
 
 VARIABLE = "TF_CONFIG"
 # What can train with collectives: a parameter server or evaluator cannot.
@@ -57,7 +57,7 @@ def parse(text: str | None) -> Cluster:
             f"expected {EXAMPLE}."
         )
     try:
-        content = json.loads(text)
+        content = json_files.loads(text)
     except ValueError as error:
         raise errors.UsageError(
             f"{VARIABLE} is no JSON ({error}); expected {EXAMPLE}."

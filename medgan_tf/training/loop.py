@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from medgan_tf import errors, methods, tasks
+from medgan_tf import errors, methods, run_record, tasks
 from medgan_tf.data import pipeline, records
 from medgan_tf.data import sample as samples
 from medgan_tf.evaluation import evaluate, metrics
@@ -151,7 +151,7 @@ def _lead(
     some = validation or _spread(dataset, "train", 3)
     shown = some[len(some) // 2]
     skips = health.SkippedSteps(trainer, config, dataset)
-    signs = watch.Watch(config.divergence_steps)
+    signs = _watch(run, config, first_step)
     log = summaries.Summaries(run.workdir)
     clock = _Clock()
     with (
@@ -207,7 +207,7 @@ def _lead(
                         health.go_back(trainer, checkpoints, began),
                     )
                     batches = _batches(dataset, config, strategy, step)
-                    signs = watch.Watch(config.divergence_steps)
+                    signs = _watch(run, config, step)
                     bar.update(step - before + count)
                     continue
             if step % config.image_every == 0 or step == 1 or is_last:
@@ -249,6 +249,19 @@ def _lead(
             checkpoints.best_step,
         )
     _log.info("Most memory held: %.1f GB.", runtime.peak_memory_bytes() / 1e9)
+
+
+def _watch(
+    run: checkpoint.Run, config: configs.TrainConfig, first_step: int
+) -> watch.Watch:
+    """A watch that knows what the run went through until a step."""
+    before = {}
+    if first_step:
+        # Who took the record away gets another; its numbers are not needed.
+        with contextlib.suppress(FileNotFoundError):
+            recorded = run_record.read(run.workdir, "train")
+            before = {k: v for k, v in recorded.items() if k <= first_step}
+    return watch.Watch(config.divergence_steps, before)
 
 
 def _save(

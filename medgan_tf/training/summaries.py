@@ -7,17 +7,15 @@ disk without a word.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import pathlib
-import time
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from medgan_tf import errors
+from medgan_tf import errors, run_record
 
 
 class Summaries:
@@ -38,17 +36,8 @@ class Summaries:
         Raises:
           errors.ResourceError: the record cannot be written.
         """
-        line = {"step": step, "split": split, "time": round(time.time(), 3)}
-        for name, value in values.items():
-            line[name] = value if math.isfinite(value) else None
-        path = self._folder / "metrics.jsonl"
-        with _telling_lack(path), open(path, "ab+") as file:
-            if file.tell():
-                # A crash may have cut the last line off.
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
+        with _telling_lack(self._folder / run_record.FILE):
+            run_record.append(self._folder, split, step, values)
         with self._writing(split, step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
@@ -81,6 +70,8 @@ class Summaries:
         folder = self._folder / split
         with _telling_lack(folder):
             if split not in self._writers:
+                # Because its error is a sentence; TensorFlow's is none.
+                folder.mkdir(exist_ok=True)
                 self._writers[split] = tf.summary.create_file_writer(
                     str(folder)
                 )
@@ -95,7 +86,10 @@ def _telling_lack(path: pathlib.Path) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or error.message
+        # TensorFlow puts in which kernel failed.
+        reason = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", reason, flags=re.DOTALL)
         raise errors.ResourceError(
             f"{path} cannot be written ({' '.join(reason.split())}); free some "
-            "space: the same command goes on from the last checkpoint."
+            "space, or mend what is in the way: the same command goes on from "
+            "the last checkpoint."
         ) from error

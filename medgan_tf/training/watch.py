@@ -7,6 +7,8 @@ paper gives these limits: they are ours.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -105,14 +107,27 @@ def limits(values: dict[str, float]) -> dict[str, float]:
 class Watch:
     """Remembers since when each sign is there.
 
+    A training that goes on is watched as if it had never stopped, by what
+    is on record.
+
     Args:
       patience: steps after which a sign is taken seriously.
+      recorded: step -> numbers, of the steps before by steps; one that is no
+        number was not finite.
     """
 
-    def __init__(self, patience: int):
+    def __init__(
+        self, patience: int, recorded: Mapping[int, Mapping] | None = None
+    ):
         self._patience = patience
         self._since: dict[str, int] = {}
         self._told: set[str] = set()
+        for step, values in (recorded or {}).items():
+            finite = {
+                tag: v if isinstance(v, (int, float)) else math.nan
+                for tag, v in values.items()
+            }
+            self.look(step, finite)
 
     def look(self, step: int, values: dict[str, float]) -> list[Sign]:
         """Takes note of the numbers of a step.

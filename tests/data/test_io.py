@@ -177,6 +177,48 @@ def test_a_scale_that_registration_left_is_not_announced(tmp_path, array):
         io.read_volume(path)
 
 
+def _with_sform(tmp_path, array, *, codes, sform):
+    image = nib.Nifti1Image(array, OBLIQUE)
+    image.set_qform(OBLIQUE, codes[0])
+    image.set_sform(sform, codes[1])
+    path = tmp_path / "a.nii"
+    path.write_bytes(image.to_bytes())
+    return path
+
+
+MIRRORED = OBLIQUE @ np.diag([-1, 1, 1, 1])
+MOVED = nib.affines.from_matvec(np.eye(3), [0, 0, 3.5]) @ OBLIQUE
+
+
+@pytest.mark.parametrize(("sform", "distance"), [(MIRRORED, 4.2), (MOVED, 3.5)])
+def test_two_places_in_one_space_are_announced(
+    tmp_path, array, sform, distance
+):
+    path = _with_sform(tmp_path, array, codes=(1, 1), sform=sform)
+    with pytest.warns(UserWarning, match=f"qform are {distance} mm apart"):
+        found = io.read_volume(path)
+    np.testing.assert_allclose(found.affine, sform, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("codes", "sform"),
+    [
+        # Of scanner and of atlas.
+        ((1, 4), MIRRORED),
+        ((0, 1), MIRRORED),
+        # Within a voxel, which is 3 mm high.
+        ((1, 1), nib.affines.from_matvec(np.eye(3), [0, 0, 2.5]) @ OBLIQUE),
+    ],
+)
+def test_two_places_that_may_be_are_not_announced(
+    tmp_path, array, codes, sform
+):
+    path = _with_sform(tmp_path, array, codes=codes, sform=sform)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        io.read_volume(path)
+
+
 def _flipped(packed):
     # Stored without compression, so that only the checksum can tell.
     stored = bytearray(gzip.compress(gzip.decompress(packed), 0))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medgan_tf import errors
+from medgan_tf import errors, sealed
 from medgan_tf.evaluation import results
 
 MISSES = {"near": 0.05, "far": -0.2, "farther": 0.3}
@@ -56,9 +56,20 @@ def test_scores_that_are_not_there_are_told_in_one_line(tmp_path):
     with pytest.raises(errors.ArtefactError, match="evaluate again") as told:
         results.read("a", "A", tmp_path)
     assert "\n" not in str(told.value)
-    (tmp_path / "scores.json").write_text('{"images": {}}')
+    sealed.write(tmp_path / "scores.json", {"images": {}})
     with pytest.raises(errors.ArtefactError, match="translated"):
         results.read("a", "A", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scores.json", "scores.csv"])
+def test_one_digit_of_a_number_that_was_changed_is_told(study_results, name):
+    (found,) = study_results({"a": 0.05})
+    path = found.folder / name
+    text = path.read_text()
+    at = max(text.rfind(digit) for digit in "012345678")
+    path.write_text(f"{text[:at]}9{text[at + 1 :]}")
+    with pytest.raises(errors.ArtefactError, match="evaluate again"):
+        results.read("a", "A", found.folder)
 
 
 def test_a_slice_is_as_hard_as_it_is_for_the_methods_together(study_results):

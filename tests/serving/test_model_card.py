@@ -1,10 +1,8 @@
 """The card says what is known of a model, and no more."""
 
-import json
-
 import pytest
 
-from medgan_tf import errors, methods, tasks
+from medgan_tf import errors, methods, sealed, tasks
 from medgan_tf.serving import model_card
 
 SUV = {"dtype": "float32", "shape": [None, 256, 256, 1]}
@@ -136,7 +134,7 @@ def test_only_scores_of_this_checkpoint_on_test_patients_count(tmp_path):
     }.items():
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / "scores.json"
-        path.write_text(json.dumps(scores(**settings)))
+        sealed.write(path, scores(**settings))
     assert model_card.scores_of(tmp_path, "best", 600) == 2 * [scores()]
     assert model_card.scores_of(tmp_path, "last", 600) == [
         scores(checkpoint="last")
@@ -144,7 +142,16 @@ def test_only_scores_of_this_checkpoint_on_test_patients_count(tmp_path):
     assert model_card.scores_of(tmp_path / "none", "best", 600) == []
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        sealed.dumps({}),
+        sealed.dumps(scores()).replace("50", "51"),
+    ],
+)
 def test_damaged_scores_are_refused(tmp_path, text):
     (tmp_path / "test_best").mkdir()
     (tmp_path / "test_best" / "scores.json").write_text(text)

@@ -329,6 +329,23 @@ def test_divergence_is_told_and_stops_the_run_where_asked(
 
 
 @pytest.mark.slow
+def test_a_run_that_dies_does_not_forget_since_when_it_diverges(
+    dataset, tmp_path
+):
+    class Dying(Bar):
+        def set_postfix_str(self, text):
+            if self._step == 4:
+                raise RuntimeError("the power went")
+
+    method = methods.override(SUPERVISED, ["learning_rate=0.3"])
+    settings = {**DIVERGING, "on_divergence": "stop", "save_every": 2}
+    with pytest.raises(RuntimeError, match="power"):
+        train(method, dataset, tmp_path / "run", Dying, **settings)
+    with pytest.raises(errors.DivergedError, match="Step 6: .* since step 2"):
+        train(method, dataset, tmp_path / "run", **settings)
+
+
+@pytest.mark.slow
 def test_divergence_goes_back_to_the_checkpoint_before_and_slows_down(
     dataset, spoil, caplog, tmp_path
 ):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from medgan_tf import errors
+from medgan_tf import errors, run_record
 from medgan_tf.training import summaries
 
 
@@ -83,6 +83,30 @@ def test_the_strip_shows_the_images_side_by_side_from_black_to_white(
     # Grey is 127.5, which may be rounded either way.
     assert set(pixels[:, 6:12].ravel().tolist()) <= {127, 128}
     assert (pixels[:, :6] == 0).all() and (pixels[:, 12:] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train"])
+def test_what_stands_in_the_way_is_told_in_words(tmp_path, name):
+    where = tmp_path / name
+    where.touch() if name == "train" else where.mkdir()
+    with pytest.raises(errors.ResourceError, match=f"{name} cannot") as told:
+        summaries.Summaries(tmp_path).scalars("train", 1, {"loss/l1": 1.0})
+    assert "mend what is in the way" in str(told.value)
+    assert "Op" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_the_record_is_read_by_steps_as_last_taken(log, tmp_path):
+    for step, value in ((2, 0.2), (4, 0.4), (1, 0.1), (2, math.nan)):
+        log.scalars("train", step, {"loss/l1": value})
+    log.scalars("validation", 3, {"metrics/ssim": 0.5})
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b'\xff[\n{"step": 5, "split": "tr')
+    found = run_record.read(tmp_path, "train")
+    assert [(k, v["loss/l1"]) for k, v in found.items()] == [
+        (1, 0.1),
+        (2, None),
+        (4, 0.4),
+    ]
 
 
 def test_a_record_that_cannot_be_written_is_told(tmp_path):

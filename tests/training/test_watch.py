@@ -106,6 +106,14 @@ def test_divergence_is_twice_as_long_and_names_its_first_step():
     assert found == [None, None, None, None, 10, 10]
 
 
+def test_what_is_on_record_counts_as_if_it_had_been_watched():
+    record = {10: GOOD, 20: CONSTANT, 30: {"health/output_spread": None}}
+    looks = watch.Watch(20, record)
+    assert looks.look(40, CONSTANT) and looks.diverged_at(60) == 20
+    # Told before: not again.
+    assert not watch.Watch(10, record).look(40, CONSTANT)
+
+
 def test_a_number_that_is_not_finite_passes_every_limit():
     assert all(sign.is_shown(math.nan) for sign in watch.SIGNS)
 
