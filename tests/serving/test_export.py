@@ -87,7 +87,8 @@ def test_a_fixed_window_model_takes_suv_and_gives_hu(pet_ct, generator):
     translated = model.translate(source=tf.constant(images))["translated"]
     expected = by_hand(generator, images, (0, 20), (-1000, 2000))
     assert np.ptp(expected) > 1000
-    np.testing.assert_allclose(translated, expected, rtol=0, atol=1e-3)
+    # Rounding, enlarged by the network: how much depends on the processor.
+    np.testing.assert_allclose(translated, expected, rtol=0, atol=3000 * 1e-5)
 
 
 def test_an_mr_model_scales_each_slice_by_its_own_volume(mr_motion, generator):
