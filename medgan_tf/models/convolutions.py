@@ -1,9 +1,9 @@
 """The 4 x 4 convolutions of generator and discriminator.
 
-In float32 on a CPU TensorFlow is slow at two of them: the transposed
-convolution of a small map, which is also the gradient of the other one, and a
-convolution with one filter. There the same products are summed in another
-order; the results differ by rounding alone.
+On a CPU TensorFlow is slow where maps are small, because it brings the kernel
+into another order each time, and in float32 at a convolution with one filter.
+There the same products are summed as products of matrices; the results differ
+by rounding alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import tensorflow as tf
 from medgan_tf.models import layers
 
 KERNEL_SIZE = 4
-# Pixels of a map up to which a product with all taps at once is faster.
-SMALL_MAP = 256
+# Pixels of the smaller of two maps up to which products of matrices are faster,
+# and the same for a transposed convolution.
+SMALL_MAP = 64
+SMALL_MAP_UP = 256
 
 _PAD_ONE = [[0, 0], [1, 1], [1, 1], [0, 0]]
 
@@ -125,7 +127,9 @@ class PatchConvolution(keras.layers.Conv2D):
             )
         kernel = tf.cast(kernel, image.dtype)
         is_single = self.filters == 1 and self.strides == (1, 1)
-        if is_single and _is_slow_in_tensorflow(image):
+        # In bfloat16 the sum must stay in one product, which adds in float32.
+        is_exact = image.dtype == tf.float32
+        if is_single and is_exact and _is_slow_in_tensorflow():
             convolved = _one_filter(image, kernel)
         else:
             # The convolution could pad, but oneDNN has no gradient of that.
@@ -144,12 +148,14 @@ def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
-def _is_slow_in_tensorflow(image: tf.Tensor) -> bool:
-    """Whether the sums are better made here than by TensorFlow's kernel."""
-    # In bfloat16 they must stay within one kernel, which adds in float32.
-    return image.dtype == tf.float32 and not tf.config.list_physical_devices(
-        "GPU"
-    )
+def _is_slow_in_tensorflow() -> bool:
+    """Whether the sums are better made here than by TensorFlow's kernels."""
+    return not tf.config.list_physical_devices("GPU")
+
+
+def _is_small(image: tf.Tensor, most: int = SMALL_MAP) -> bool:
+    _, height, width, _ = image.shape
+    return height * width <= most and _is_slow_in_tensorflow()
 
 
 @tf.custom_gradient
@@ -179,18 +185,33 @@ def _double(image: tf.Tensor, kernel: tf.Tensor):
 
 
 def _convolved(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.nn.conv2d(image, kernel, 2, "SAME")
+    if not _is_small(image, 4 * SMALL_MAP):
+        return tf.nn.conv2d(image, kernel, 2, "SAME")
+    _, height, width, channels = image.shape
+    filters = kernel.shape[3]
+    sums = tf.matmul(
+        _windows(image),
+        tf.reshape(kernel, [KERNEL_SIZE**2 * channels, filters]),
+    )
+    return tf.reshape(sums, [-1, height // 2, width // 2, filters])
 
 
 def _transposed(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    _, height, width, _ = image.shape
-    if height * width <= SMALL_MAP and _is_slow_in_tensorflow(image):
+    if _is_small(image, SMALL_MAP_UP):
         return _overlap_add(image, kernel)
+    _, height, width, _ = image.shape
     shape = [tf.shape(image)[0], 2 * height, 2 * width, kernel.shape[2]]
     return tf.nn.conv2d_transpose(image, kernel, shape, 2, "SAME")
 
 
 def _kernel_gradient(large, small, kernel) -> tf.Tensor:
+    if _is_small(small):
+        sums = tf.matmul(
+            _windows(large),
+            tf.reshape(small, [-1, small.shape[-1]]),
+            transpose_a=True,
+        )
+        return tf.reshape(sums, kernel.shape)
     return tf.raw_ops.Conv2DBackpropFilter(
         input=large,
         filter_sizes=kernel.shape,
@@ -198,6 +219,22 @@ def _kernel_gradient(large, small, kernel) -> tf.Tensor:
         strides=[1, 2, 2, 1],
         padding="SAME",
     )
+
+
+def _windows(image: tf.Tensor) -> tf.Tensor:
+    """What the kernel sees at each place, [B x H/2 x W/2, 16 x C]."""
+    _, height, width, channels = image.shape
+    pairs = tf.reshape(
+        tf.pad(image, _PAD_ONE), [-1, height // 2 + 1, 2, width + 2, channels]
+    )
+    rows = tf.concat([pairs[:, :-1], pairs[:, 1:]], axis=2)
+    pairs = tf.reshape(
+        rows, [-1, height // 2, KERNEL_SIZE, width // 2 + 1, 2, channels]
+    )
+    taps = tf.concat([pairs[:, :, :, :-1], pairs[:, :, :, 1:]], axis=4)
+    # [B, H/2, 4, W/2, 4, C] -> [B, H/2, W/2, 4, 4, C]
+    taps = tf.transpose(taps, [0, 1, 3, 2, 4, 5])
+    return tf.reshape(taps, [-1, KERNEL_SIZE**2 * channels])
 
 
 def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -214,8 +251,10 @@ def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         tf.reshape(image, [-1, channels]),
         transpose_b=True,
     )
+    # Added in float32, as within a kernel of TensorFlow.
     taps = tf.reshape(
-        taps, [KERNEL_SIZE, KERNEL_SIZE, filters, -1, height, width]
+        tf.cast(taps, tf.float32),
+        [KERNEL_SIZE, KERNEL_SIZE, filters, -1, height, width],
     )
     # [B, height, 4, width, 4, filters]
     taps = tf.transpose(taps, [3, 4, 0, 5, 1, 2])
@@ -224,7 +263,7 @@ def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         taps = _padded(first, axis, 0, 1) + _padded(second, axis, 1, 0)
     # [B, height + 1, 2, width + 1, 2, filters], without the outermost pixels
     summed = tf.reshape(taps, [-1, 2 * height + 2, 2 * width + 2, filters])
-    return summed[:, 1:-1, 1:-1]
+    return tf.cast(summed[:, 1:-1, 1:-1], image.dtype)
 
 
 def _padded(array: tf.Tensor, axis: int, before: int, after: int) -> tf.Tensor:

@@ -67,9 +67,7 @@ def test_result_and_gradients_equal_those_of_the_padded_kernels(
     layer, expected, shape, out_shape, in_graph, is_slow, monkeypatch
 ):
     # Both ways on any machine, with or without a GPU.
-    monkeypatch.setattr(
-        convolutions, "_is_slow_in_tensorflow", lambda image: is_slow
-    )
+    monkeypatch.setattr(convolutions, "_is_slow_in_tensorflow", lambda: is_slow)
     layer = built(layer(out_shape[-1], name="layer"), *shape)
     assert tuple(layer.compute_output_shape(shape)) == out_shape
     image = images(*shape)
