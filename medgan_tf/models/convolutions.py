@@ -187,21 +187,30 @@ def _double(image: tf.Tensor, kernel: tf.Tensor):
 def _convolved(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     if not _is_small(image, 4 * SMALL_MAP):
         return tf.nn.conv2d(image, kernel, 2, "SAME")
-    _, height, width, channels = image.shape
+    _, height, width, _ = image.shape
     filters = kernel.shape[3]
-    sums = tf.matmul(
-        _windows(image),
-        tf.reshape(kernel, [KERNEL_SIZE**2 * channels, filters]),
-    )
+    if (height, width) == (2, 2):
+        # The rest of the kernel meets zeros.
+        windows, kernel = image, kernel[1:3, 1:3]
+    else:
+        windows = _windows(image)
+    kernel = tf.reshape(kernel, [-1, filters])
+    sums = tf.matmul(tf.reshape(windows, [-1, kernel.shape[0]]), kernel)
     return tf.reshape(sums, [-1, height // 2, width // 2, filters])
 
 
 def _transposed(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    is_single = kernel.shape[2] == 1 and _is_slow_in_tensorflow()
+    _, height, width, channels = image.shape
+    filters = kernel.shape[2]
+    if (height, width) == (1, 1) and _is_slow_in_tensorflow():
+        middle = tf.reshape(kernel[1:3, 1:3], [-1, channels])
+        image = tf.reshape(image, [-1, channels])
+        sums = tf.matmul(image, middle, transpose_b=True)
+        return tf.reshape(sums, [-1, 2, 2, filters])
+    is_single = filters == 1 and _is_slow_in_tensorflow()
     if is_single or _is_small(image, SMALL_MAP_UP):
         return _overlap_add(image, kernel)
-    _, height, width, _ = image.shape
-    shape = [tf.shape(image)[0], 2 * height, 2 * width, kernel.shape[2]]
+    shape = [tf.shape(image)[0], 2 * height, 2 * width, filters]
     return tf.nn.conv2d_transpose(image, kernel, shape, 2, "SAME")
 
 
