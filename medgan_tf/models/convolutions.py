@@ -1,7 +1,7 @@
 """The 4 x 4 convolutions of generator and discriminator.
 
-On a CPU TensorFlow is slow where maps are small, because it brings the kernel
-into another order each time, and in float32 at a convolution with one filter.
+On a CPU TensorFlow is slow at the gradient of a kernel, at small maps, for
+which it brings the kernel into another order each time, and at one filter.
 There the same products are summed as products of matrices; the results differ
 by rounding alone.
 """
@@ -16,10 +16,8 @@ import tensorflow as tf
 from medgan_tf.models import layers
 
 KERNEL_SIZE = 4
-# Pixels of the smaller of two maps up to which products of matrices are faster,
-# and the same for a transposed convolution.
-SMALL_MAP = 64
-SMALL_MAP_UP = 256
+# Pixels of a map up to which products of matrices are faster.
+SMALL_MAP = 256
 
 _PAD_ONE = [[0, 0], [1, 1], [1, 1], [0, 0]]
 
@@ -149,13 +147,13 @@ def _initializer() -> keras.initializers.Initializer:
 
 
 def _is_slow_in_tensorflow() -> bool:
-    """Whether the sums are better made here than by TensorFlow's kernels."""
+    """Whether sums are better made here than by TensorFlow's kernels."""
     return not tf.config.list_physical_devices("GPU")
 
 
-def _is_small(image: tf.Tensor, most: int = SMALL_MAP) -> bool:
+def _is_small(image: tf.Tensor) -> bool:
     _, height, width, _ = image.shape
-    return height * width <= most and _is_slow_in_tensorflow()
+    return height * width <= SMALL_MAP and _is_slow_in_tensorflow()
 
 
 @tf.custom_gradient
@@ -185,7 +183,7 @@ def _double(image: tf.Tensor, kernel: tf.Tensor):
 
 
 def _convolved(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    if not _is_small(image, 4 * SMALL_MAP):
+    if not _is_small(image):
         return tf.nn.conv2d(image, kernel, 2, "SAME")
     _, height, width, _ = image.shape
     filters = kernel.shape[3]
@@ -208,7 +206,7 @@ def _transposed(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         sums = tf.matmul(image, middle, transpose_b=True)
         return tf.reshape(sums, [-1, 2, 2, filters])
     is_single = filters == 1 and _is_slow_in_tensorflow()
-    if is_single or _is_small(image, SMALL_MAP_UP):
+    if is_single or _is_small(image):
         return _overlap_add(image, kernel)
     shape = [tf.shape(image)[0], 2 * height, 2 * width, filters]
     return tf.nn.conv2d_transpose(image, kernel, shape, 2, "SAME")
@@ -261,7 +259,7 @@ def _overlap_add(image: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         tf.reshape(image, [-1, channels]),
         transpose_b=True,
     )
-    # Added in float32, as within a kernel of TensorFlow.
+    # In bfloat16 each tap is rounded, but not what they add up to.
     taps = tf.reshape(
         tf.cast(taps, tf.float32),
         [KERNEL_SIZE, KERNEL_SIZE, filters, -1, height, width],
