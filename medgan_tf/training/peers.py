@@ -11,9 +11,14 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
+import os
 import pathlib
 import platform
 import signal
+import socket
+import threading
+import time
 from collections.abc import Callable
 
 import keras
@@ -34,6 +39,8 @@ _LOST = (
 )
 # Of the facts of one process, as JSON.
 _MAX_BYTES = 16_384
+# Within so long SIGINT is the same Ctrl-C, which a terminal and a script sent.
+_SECONDS_OF_ONE = 0.1
 # Raised by the chief between two steps, when the others listen.
 _TOLD = (errors.DivergedError, errors.ArtefactError, errors.ResourceError)
 
@@ -171,7 +178,8 @@ def naming_lost(train: Callable) -> Callable:
 class Stops:
     """Remembers SIGINT and SIGTERM, so that a step can be finished first.
 
-    A second one acts at once.
+    A second one acts at once: Ctrl-C even within a step, which Python cannot
+    interrupt. What one sender sends twice in a row is one.
 
     With several processes all of them leave after the same step, whichever
     got the signal: with each call of the training step they add up who was
@@ -200,10 +208,22 @@ class Stops:
     def __enter__(self) -> Stops:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._receive)
+        # What arrives is written there by C, without waiting for Python.
+        self._arrived, self._arriving = socket.socketpair()
+        self._arriving.setblocking(False)
+        self._woken_before = signal.set_wakeup_fd(
+            self._arriving.fileno(), warn_on_full_buffer=False
+        )
+        threading.Thread(
+            target=_leave_at_second, args=[self._arrived], daemon=True
+        ).start()
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self._restore()
+        signal.set_wakeup_fd(self._woken_before)
+        # Ends the thread too.
+        self._arriving.close()
         if isinstance(error, _TOLD) and not self._is_over:
             self._share(error.exit_code)
 
@@ -236,6 +256,20 @@ class Stops:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _leave_at_second(arrived: socket.socket) -> None:
+    """Ends the process as soon as SIGINT arrives again."""
+    first = math.inf
+    with arrived:
+        while number := arrived.recv(1):
+            if number[0] != signal.SIGINT:
+                continue
+            now = time.monotonic()
+            first = min(first, now)
+            if now - first > _SECONDS_OF_ONE:
+                os.write(2, b"Stopped at once; the last checkpoint stays.\n")
+                os._exit(128 + signal.SIGINT)
 
 
 def stopped(

@@ -141,6 +141,7 @@ ROWS = {
     15: Row(
         "Ctrl-C, once and twice",
         (
+            "training/test_signals.py::test_a_second_ctrl_c_ends_a_step_at_once",
             f"{LOOP}test_a_run_that_was_stopped_and_gone_on_with_ends_bit_by_"
             "bit_the_same",
         ),
