@@ -46,7 +46,9 @@ def read(workdir: pathlib.Path, split: str) -> dict[int, dict]:
     """
     found = {}
     for text in (workdir / FILE).read_bytes().splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):
+        with contextlib.suppress(
+            ValueError, LookupError, TypeError, OverflowError
+        ):
             line = json_files.loads(text)
             if line["split"] == split:
                 found[int(line["step"])] = line

@@ -39,9 +39,13 @@ def loads(text: str) -> dict:
 
 def write(path: pathlib.Path, content: dict) -> None:
     """Writes a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(dumps(content))
-    os.replace(temporary, path)
+    # Several processes may prepare the same study.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(dumps(content))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: pathlib.Path) -> dict:

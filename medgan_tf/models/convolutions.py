@@ -1,9 +1,9 @@
 """The 4 x 4 convolutions of generator and discriminator.
 
-On a CPU TensorFlow is slow at the gradient of a kernel, at small maps, for
-which it brings the kernel into another order each time, and at one filter.
-There the same products are summed as products of matrices; the results differ
-by rounding alone.
+On a CPU TensorFlow is slow at small maps, for which it brings the kernel into
+another order each time, at one filter, and at the gradient of a kernel (here
+of the generator's). There the same products are summed as products of
+matrices; the results differ by rounding alone.
 """
 
 from __future__ import annotations

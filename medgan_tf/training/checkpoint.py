@@ -154,7 +154,7 @@ def open_run(
         _check_folders(workdir)
     elif os.path.isdir(workdir) and any(
         # The last is left by a run that was killed as it began.
-        entry.name not in (LOCK_FILE, f".{RUN_FILE}.tmp")
+        not (entry.name == LOCK_FILE or entry.name.startswith(f".{RUN_FILE}."))
         for entry in workdir.iterdir()
     ):
         raise errors.ArtefactError(

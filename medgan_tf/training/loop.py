@@ -257,8 +257,9 @@ def _watch(
     """A watch that knows what the run went through until a step."""
     before = {}
     if first_step:
-        # Who took the record away gets another; its numbers are not needed.
-        with contextlib.suppress(FileNotFoundError):
+        # One that was taken away is begun anew; any other that cannot be read
+        # cannot be written either, which is told as soon as it is.
+        with contextlib.suppress(OSError):
             recorded = run_record.read(run.workdir, "train")
             before = {k: v for k, v in recorded.items() if k <= first_step}
     return watch.Watch(config.divergence_steps, before)

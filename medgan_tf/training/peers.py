@@ -178,8 +178,9 @@ def naming_lost(train: Callable) -> Callable:
 class Stops:
     """Remembers SIGINT and SIGTERM, so that a step can be finished first.
 
-    A second one acts at once: Ctrl-C even within a step, which Python cannot
-    interrupt. What one sender sends twice in a row is one.
+    A Ctrl-C after one of them ends the process at once, even within a step,
+    which Python cannot interrupt. A second SIGTERM changes nothing: whoever
+    sends it kills when it waited long enough.
 
     With several processes all of them leave after the same step, whichever
     got the signal: with each call of the training step they add up who was
@@ -215,12 +216,13 @@ class Stops:
             self._arriving.fileno(), warn_on_full_buffer=False
         )
         threading.Thread(
-            target=_leave_at_second, args=[self._arrived], daemon=True
+            target=_leave_at_ctrl_c, args=[self._arrived], daemon=True
         ).start()
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(self._woken_before)
         # Ends the thread too.
         self._arriving.close()
@@ -250,24 +252,20 @@ class Stops:
         return int(np.flatnonzero(codes).max())
 
     def _receive(self, number: int, frame) -> None:
-        self._received = 128 + number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._received = self._received or 128 + number
 
 
-def _leave_at_second(arrived: socket.socket) -> None:
-    """Ends the process as soon as SIGINT arrives again."""
+def _leave_at_ctrl_c(arrived: socket.socket) -> None:
+    """Ends the process at SIGINT, unless it is the first signal."""
     first = math.inf
     with arrived:
         while number := arrived.recv(1):
-            if number[0] != signal.SIGINT:
+            if number[0] not in (signal.SIGINT, signal.SIGTERM):
                 continue
             now = time.monotonic()
             first = min(first, now)
-            if now - first > _SECONDS_OF_ONE:
+            is_again = now - first > _SECONDS_OF_ONE
+            if is_again and number[0] == signal.SIGINT:
                 os.write(2, b"Stopped at once; the last checkpoint stays.\n")
                 os._exit(128 + signal.SIGINT)
 

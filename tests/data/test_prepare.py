@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 
@@ -145,6 +146,17 @@ def test_after_a_file_that_is_refused_the_finished_studies_are_taken_over(
     assert contents(again.folder) == contents(dataset.folder)
 
 
+def run_until(study, folder, num_finished):
+    """A preparation that is stopped after so many studies."""
+
+    def stop(results):
+        yield from itertools.islice(results, num_finished)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, folder, progress=stop)
+
+
 def other_digit(note):
     facts = json.loads(note.read_text())
     facts["body_sum"] *= 40
@@ -163,13 +175,7 @@ def other_digit(note):
 def test_what_is_noted_of_a_finished_shard_is_true_or_it_is_made_again(
     study, dataset, tmp_path, damage
 ):
-    def stop(results):
-        yield next(results)
-        yield next(results)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(study, tmp_path / "data", progress=stop)
+    run_until(study, tmp_path / "data", num_finished=2)
     damage(next((tmp_path / "data.incomplete").glob("*.json")))
     again = run(study, tmp_path / "data")
     assert contents(again.folder) == contents(dataset.folder)
@@ -178,13 +184,7 @@ def test_what_is_noted_of_a_finished_shard_is_true_or_it_is_made_again(
 def test_a_finished_shard_that_was_damaged_is_made_again(
     study, dataset, tmp_path
 ):
-    def stop(results):
-        yield next(results)
-        yield next(results)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(study, tmp_path / "data", progress=stop)
+    run_until(study, tmp_path / "data", num_finished=2)
     work = tmp_path / "data.incomplete"
     first = next(work.glob("*.tfrecord"))
     first.write_bytes(first.read_bytes()[:-1])
@@ -193,12 +193,7 @@ def test_a_finished_shard_that_was_damaged_is_made_again(
 
 
 def test_other_options_do_not_take_over_what_was_finished(study, tmp_path):
-    def stop(results):
-        yield next(results)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(study, tmp_path / "data", progress=stop)
+    run_until(study, tmp_path / "data", num_finished=1)
     other = run(study, tmp_path / "data", seed=1)
     assert (
         other.info["fingerprint"]

@@ -329,6 +329,20 @@ def test_divergence_is_told_and_stops_the_run_where_asked(
 
 
 @pytest.mark.slow
+def test_a_record_that_cannot_be_read_is_told_when_a_run_goes_on(
+    dataset, tmp_path
+):
+    interrupt = functools.partial(signal.raise_signal, signal.SIGINT)
+    progress = functools.partial(Bar, at=3, call=interrupt)
+    with pytest.raises(errors.Stopped):
+        train(PIX2PIX, dataset, tmp_path / "run", progress)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    with pytest.raises(errors.ResourceError, match="metrics.jsonl cannot be"):
+        train(PIX2PIX, dataset, tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_a_run_that_dies_does_not_forget_since_when_it_diverges(
     dataset, tmp_path
 ):

@@ -17,8 +17,8 @@ with peers.Stops(None) as stops:
 """
 
 
-def interrupted(pause, rounds):
-    """Exit code and output of a step that got SIGINT twice."""
+def interrupted(first, second, pause, rounds):
+    """Exit code and output of a step that got two signals."""
     child = subprocess.Popen(
         [sys.executable, "-c", STEP.format(rounds=rounds)],
         stdout=subprocess.PIPE,
@@ -28,9 +28,9 @@ def interrupted(pause, rounds):
     try:
         assert child.stdout.readline() == "ready\n"
         time.sleep(0.2)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(first)
         time.sleep(pause)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(second)
         out, err = child.communicate(timeout=30)
     finally:
         child.kill()
@@ -38,14 +38,18 @@ def interrupted(pause, rounds):
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_ends_a_step_at_once():
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_ends_a_step_at_once(first):
     # Hours of work.
-    code, out, err = interrupted(pause=0.5, rounds=2**31 - 1)
+    code, out, err = interrupted(first, signal.SIGINT, 0.5, rounds=2**31 - 1)
     assert (code, out) == (130, "")
     assert err.endswith("Stopped at once; the last checkpoint stays.\n")
 
 
 @pytest.mark.slow
-def test_a_ctrl_c_that_came_by_two_ways_is_one():
-    code, out, _ = interrupted(pause=0, rounds=2_000_000)
-    assert (code, out) == (0, "told 130\n")
+@pytest.mark.parametrize(
+    ("number", "pause"), [(signal.SIGINT, 0), (signal.SIGTERM, 0.5)]
+)
+def test_a_ctrl_c_that_came_by_two_ways_and_any_sigterm_are_one(number, pause):
+    code, out, _ = interrupted(number, number, pause, rounds=5_000_000)
+    assert (code, out) == (0, f"told {128 + number}\n")
