@@ -88,6 +88,7 @@ FLOORS = {
     "fan_out": 5,
     "losses.adversarial": 5,
     "models.layers": 5,
+    "models.winograd": 5,
     "serving.derivative": 5,
     "serving.mumap": 5,
     "serving.predict": 5,

@@ -235,11 +235,13 @@ def _trainer(case: dict):
     method = methods.override(methods.METHODS[case["method"]], case["set"])
     case["precision"] = runtime.precision(case["precision"])
     case["xla"] = runtime.uses_xla(case["xla"])
+    case["winograd"] = runtime.uses_winograd(case["precision"], case["xla"])
     return steps.Trainer(
         method,
         precision=case["precision"],
         vgg_weights="random",
         xla=case["xla"],
+        winograd=case["winograd"],
         recompute=case["recompute"],
         accumulate=case["accumulate"],
     )

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from medgan_tf import errors, fan_out
+from medgan_tf.models import winograd as winograds
 
 # VGG-19 without its classifier: filters and number of convolutions per block.
 BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
@@ -25,6 +26,8 @@ LAYERS = tuple(
     for i, (_, count) in enumerate(BLOCKS, start=1)
     for j in range(1, count + 1)
 )
+# Channels and filters from which Winograd's convolutions are the faster.
+WIDE = 128
 # Means of blue, green and red (0..255) that the weights were trained with.
 BGR_MEANS = (103.939, 116.779, 123.68)
 # SHA-256 of ImageNet's kernel and bias, float32, little endian, row by row. Of
@@ -93,6 +96,8 @@ class VGG19Features(keras.Model):
       seed: of the random weights.
       dtype: of weights and features, such as "bfloat16": frozen weights
         need no float32 copy.
+      winograd: make the wide convolutions with fewer products, see
+        `models.winograd`; their kernels are then fixed from here on.
 
     Raises:
       errors.UsageError: an unknown layer name.
@@ -110,6 +115,7 @@ class VGG19Features(keras.Model):
         seed: int = 0,
         name: str = "vgg19",
         dtype: str | None = None,
+        winograd: bool = False,
     ):
         # No autocast: 0..255 is only rounded to the dtype after the means.
         super().__init__(
@@ -142,6 +148,12 @@ class VGG19Features(keras.Model):
         self.pool = keras.layers.MaxPooling2D(2, name="pool", dtype=dtype)
         self.build((1, 256, 256, 3))
         _load(self.convolutions, weights)
+        # What takes the kernel's place, by the name of the convolution.
+        self._kernel_sums = {
+            c.name: winograds.kernel_sums(tf.convert_to_tensor(c.kernel))
+            for c in self.convolutions
+            if winograd and min(c.kernel.shape[2:]) >= WIDE
+        }
 
     def build(self, input_shape):
         """Makes the weights, for which Keras alone would run `call`."""
@@ -161,7 +173,12 @@ class VGG19Features(keras.Model):
             # Pooling stands between the blocks: 256 -> 128 -> 64 -> 32 -> 16
             if _begins_block(convolution):
                 x = self.pool(x)
-            x = convolution(x)
+            sums = self._kernel_sums.get(convolution.name)
+            if sums is None:
+                x = convolution(x)
+            else:
+                bias = tf.convert_to_tensor(convolution.bias)
+                x = winograds.rectified(x, sums, bias)
             if convolution.name in self.layer_names:
                 # Two losses may read it beside the next convolution.
                 x, features[convolution.name] = fan_out.readers(x, 2)

@@ -100,6 +100,7 @@ def train(
     num_steps = config.num_steps(steps_per_epoch)
     peers.check_same(strategy, peers.facts(task, method, config, dataset.info))
     run = checkpoint.open_run(workdir, task, method, config, dataset)
+    xla = runtime.uses_xla(config.xla)
     with strategy.scope():
         trainer = steps.Trainer(
             method,
@@ -109,7 +110,8 @@ def train(
             precision=config.precision,
             vgg_weights=config.vgg_weights,
             seed=config.seed,
-            xla=runtime.uses_xla(config.xla),
+            xla=xla,
+            winograd=runtime.uses_winograd(config.precision, xla),
             accumulate=config.accumulate,
             recompute=config.recompute,
         )

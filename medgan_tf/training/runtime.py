@@ -1,4 +1,4 @@
-"""What the hardware decides: precision, XLA, and who works together.
+"""What the hardware decides: precision, XLA, Winograd, who works together.
 
 Each function turns the word of a flag into what TensorFlow needs; "auto"
 looks at the machine. Why these are the defaults: `docs/performance.md`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import platform
 
 import tensorflow as tf
 
@@ -57,6 +58,26 @@ def uses_xla(wanted: str) -> bool:
     if wanted == "auto":
         return bool(tf.config.list_physical_devices("GPU"))
     return wanted == "on"
+
+
+def uses_winograd(precision: str, xla: bool) -> bool:
+    """Whether VGG-19's convolutions take fewer products, see `models.winograd`.
+
+    Args:
+      precision: the Keras dtype policy.
+      xla: whether the step is compiled as a whole.
+
+    Returns:
+      True where it was measured to be faster: on processors x86-64, but for
+      those with matrix units (AMX), whose time goes elsewhere, in bfloat16.
+    """
+    if xla or tf.config.list_physical_devices("GPU"):
+        return False
+    if platform.machine() != "x86_64":
+        return False
+    if precision == "mixed_bfloat16":
+        return "amx_bf16" not in _cpu_flags()
+    return precision == "float32"
 
 
 def make_deterministic() -> None:
@@ -139,10 +160,14 @@ def peak_memory_bytes() -> int:
 
 
 def _has_bfloat16_cpu() -> bool:
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
     # Without oneDNN, TensorFlow converts one number after another.
     is_off = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
-    return not (is_off or _BFLOAT16_CPU_FLAGS.isdisjoint(text.split()))
+    return not (is_off or _BFLOAT16_CPU_FLAGS.isdisjoint(_cpu_flags()))
+
+
+def _cpu_flags() -> set[str]:
+    """What Linux says the processor can do; elsewhere nothing."""
+    try:
+        return set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return set()

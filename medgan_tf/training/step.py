@@ -56,6 +56,7 @@ class Trainer:
       vgg_weights: see VGG19Features.
       seed: draws all weights.
       xla: compile the whole step, or on several replicas each gradient.
+      winograd: see VGG19Features.
       accumulate: parts of a batch whose gradients are added up.
       recompute: see CasNet.
       num_steps: of the whole run, for a learning rate that falls.
@@ -75,6 +76,7 @@ class Trainer:
         vgg_weights: str = "imagenet",
         seed: int = 0,
         xla: bool = False,
+        winograd: bool = False,
         accumulate: int = 1,
         recompute: bool = False,
         num_steps: int = 0,
@@ -112,6 +114,7 @@ class Trainer:
                 vgg_weights,
                 seed=seed,
                 dtype=precision.removeprefix("mixed_"),
+                winograd=winograd,
             )
         self.generator_optimizer = _adam(method, self.generator, precision)
         self.discriminator_optimizer = _adam(

@@ -51,6 +51,31 @@ def test_precision_is_what_the_weakest_device_is_fast_in(
     assert runtime.precision("mixed_float16") == "mixed_float16"
 
 
+@pytest.mark.parametrize(
+    ("processor", "cpu_flags", "precision", "expected"),
+    [
+        ("x86_64", "avx2", "float32", True),
+        ("x86_64", "avx512_bf16", "mixed_bfloat16", True),
+        ("x86_64", "avx512_bf16 amx_bf16", "mixed_bfloat16", False),
+        ("x86_64", "avx512_bf16 amx_bf16", "float32", True),
+        ("x86_64", "avx2", "mixed_float16", False),
+        ("aarch64", "bf16", "float32", False),
+    ],
+)
+def test_winograds_convolutions_are_used_where_they_were_measured(
+    machine, monkeypatch, processor, cpu_flags, precision, expected
+):
+    machine(cpu_flags, [])
+    monkeypatch.setattr(runtime.platform, "machine", lambda: processor)
+    assert runtime.uses_winograd(precision, xla=False) is expected
+    assert not runtime.uses_winograd(precision, xla=True)
+
+
+def test_winograds_convolutions_are_not_used_on_a_gpu(machine):
+    machine("avx2", [(8, 0)])
+    assert not runtime.uses_winograd("float32", xla=False)
+
+
 def test_a_cpu_without_onednn_computes_in_float32(machine, monkeypatch):
     machine("avx512_bf16", [])
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
