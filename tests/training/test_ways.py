@@ -28,6 +28,8 @@ SMALL = (
     "style_layers=block1_conv1",
     "content_layers=block1_conv1",
 )
+# With the first convolution that Winograd's method makes.
+WIDE = (*SMALL[:-1], "content_layers=block2_conv2")
 
 
 def make(name="medgan_1g", settings=SMALL, **options):
@@ -91,6 +93,11 @@ def plain():
     return found
 
 
+@pytest.fixture(scope="module")
+def wide():
+    return state(make(settings=WIDE))
+
+
 def assert_skips(trainer):
     """A batch that is not finite changes no weight; the next one trains on."""
     source, target = images()
@@ -134,6 +141,13 @@ def test_every_way_is_the_same_step_and_leaves_out_what_is_not_finite(
     assert_same(found, plain, tolerance)
     assert all(array.dtype == np.float32 for array in found[0])
     assert_skips(trainer)
+
+
+@pytest.mark.slow
+def test_a_step_with_winograds_convolutions_is_the_same(wide):
+    trainer = make(settings=WIDE, winograd=True)
+    assert_same(state(trainer), wide, 1e-5)
+    assert trainer.train_step.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.slow
@@ -227,13 +241,17 @@ import pickle
 import test_ways
 from medgan_tf.training import runtime
 with open(sys.argv[2], "rb") as file:
-    plain = pickle.load(file)
+    plain, wide = pickle.load(file)
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-for xla in (False, True):
+for settings, options, expected, tolerance in (
+    (test_ways.SMALL, {}, plain, 1e-6),
+    (test_ways.SMALL, {"xla": True}, plain, 1e-6),
+    (test_ways.WIDE, {"winograd": True}, wide, 1e-5),
+):
     strategy = runtime.strategy("mirrored")
     assert strategy.num_replicas_in_sync == 2
     with strategy.scope():
-        trainer = test_ways.make(xla=xla)
+        trainer = test_ways.make(settings=settings, **options)
     whole = test_ways.images()
     half = [
         strategy.experimental_distribute_values_from_function(
@@ -244,7 +262,7 @@ for xla in (False, True):
     test_ways.images = lambda: half
     found = test_ways.state(trainer)
     test_ways.images = lambda: whole
-    test_ways.assert_same(found, plain, 1e-6)
+    test_ways.assert_same(found, expected, tolerance)
     assert trainer.step == 2
     before = test_ways.all_state(trainer)
     # One replica's share is not finite.
@@ -262,10 +280,10 @@ print("same")
 
 @pytest.mark.slow
 def test_two_devices_with_half_the_batch_each_are_one_with_all_of_it(
-    plain, tmp_path
+    plain, wide, tmp_path
 ):
-    expected = tmp_path / "plain"
-    expected.write_bytes(pickle.dumps(plain))
+    expected = tmp_path / "expected"
+    expected.write_bytes(pickle.dumps((plain, wide)))
     done = subprocess.run(
         [
             *(sys.executable, "-c", MIRRORED),
