@@ -8,6 +8,7 @@ blocks cost four times as much as a U-block.
 from __future__ import annotations
 
 import hashlib
+import math
 import pathlib
 import zipfile
 import zlib
@@ -183,6 +184,23 @@ class VGG19Features(keras.Model):
                 # Two losses may read it beside the next convolution.
                 x, features[convolution.name] = fan_out.readers(x, 2)
         return features
+
+    def count_sums(self, batch_size: int) -> int:
+        """How many numbers Winograd's method holds at most.
+
+        The sums of all kernels, and those of the image and the products in
+        the convolution that has most.
+        """
+        wide = [c for c in self.convolutions if c.name in self._kernel_sums]
+        kernels = sum(math.prod(c.kernel.shape[2:]) for c in wide)
+        pixels_and_channels = (
+            math.prod(c.get_build_config()["input_shape"][1:3])
+            * sum(c.kernel.shape[2:])
+            for c in wide
+        )
+        # So many taps for a kernel, and for four pixels.
+        images = batch_size * max(pixels_and_channels, default=0) // 4
+        return winograds.TAPS * (kernels + images)
 
 
 def _begins_block(convolution: keras.layers.Conv2D) -> bool:

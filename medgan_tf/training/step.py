@@ -262,6 +262,7 @@ class Trainer:
         if self.vgg:
             convolutions += self.vgg.convolutions
             total += item * self.vgg.count_params()
+            total += item * self.vgg.count_sums(batch_size)
         return total + 3 * item * batch_size * _num_activations(convolutions)
 
     @tf.function

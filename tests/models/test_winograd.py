@@ -87,6 +87,20 @@ def test_bfloat16_is_off_by_twice_as_much_as_the_plain_convolution():
         assert relative_error(mine, true) < 2.5 * relative_error(theirs, true)
 
 
+@pytest.mark.parametrize(
+    ("deepest", "kernels", "images"),
+    [
+        ("block2_conv1", 0, 0),
+        ("block2_conv2", 16 * 128**2, 4 * 128**2 * 256),
+        ("block3_conv1", 16 * (128**2 + 128 * 256), 4 * 128**2 * 256),
+    ],
+)
+def test_what_it_holds_is_counted(deepest, kernels, images):
+    network = vgg19.VGG19Features((deepest,), winograd=True)
+    assert network.count_sums(3) == kernels + 3 * images
+    assert vgg19.VGG19Features((deepest,)).count_sums(3) == 0
+
+
 def test_features_and_gradients_of_vgg19_are_the_same_with_it():
     image = tf.tanh(drawn(1, 32, 32, 1))
     found = []
