@@ -68,15 +68,15 @@ def uses_winograd(precision: str, xla: bool) -> bool:
       xla: whether the step is compiled as a whole.
 
     Returns:
-      True where it was measured to be faster: on processors x86-64; not in
-      bfloat16 with matrix units (AMX), which multiply faster than others add.
+      True where it was measured to be faster: on processors x86-64, in
+      bfloat16 only on those that multiply it, but without matrix units (AMX).
     """
     if xla or tf.config.list_physical_devices("GPU"):
         return False
     if platform.machine() != "x86_64":
         return False
     if precision == "mixed_bfloat16":
-        return "amx_bf16" not in _cpu_flags()
+        return _has_bfloat16_cpu() and "amx_bf16" not in _cpu_flags()
     return precision == "float32"
 
 

@@ -35,7 +35,7 @@ def with_gradient(convolution, image, kernel, bias):
 
 
 def test_the_sums_of_a_kernel_by_hand():
-    """Of 1 to 9: corners stay, edges and the middle are means."""
+    """Of 1 to 9: corners stay, between them are half sums and differences."""
     kernel = tf.reshape(tf.range(1.0, 10.0), [3, 3, 1, 1])
     np.testing.assert_array_equal(
         tf.reshape(winograd.kernel_sums(kernel), [4, 4]),

@@ -56,6 +56,7 @@ def test_precision_is_what_the_weakest_device_is_fast_in(
     [
         ("x86_64", "avx2", "float32", True),
         ("x86_64", "avx512_bf16", "mixed_bfloat16", True),
+        ("x86_64", "avx2", "mixed_bfloat16", False),
         ("x86_64", "avx512_bf16 amx_bf16", "mixed_bfloat16", False),
         ("x86_64", "avx512_bf16 amx_bf16", "float32", True),
         ("x86_64", "avx2", "mixed_float16", False),
